@@ -1,0 +1,269 @@
+//! Instruction sets: the witness of what the processor has, and the vector operations the kernels are written in.
+//!
+//! A kernel is one generic source over [`Lanes`], 16 virtual f32 lanes. [`Isa::run`] instantiates it inside a function that
+//! enables the instruction set, so that everything inlines into it. All implementations of an operation are exactly rounded
+//! IEEE-754 operations on the same lanes in the same order: the bits are equal by construction.
+//!
+//! This is the only module of the workspace with `unsafe`.
+#![allow(unsafe_code)]
+
+mod matrix;
+mod micro;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use matrix::MatMut;
+pub(crate) use micro::{Block, ROW_STRIDE, RowLayout, Strips, Tile, micro, micro_tile, packed_len};
+pub(crate) use portable::{One, Portable};
+#[cfg(target_arch = "x86_64")]
+use x86::{Avx2, Avx512};
+
+/// Number of virtual lanes: the width that every row reduction of the contract is defined over.
+pub(crate) const LANES: usize = 16;
+
+/// An instruction set that this machine was proven to have.
+///
+/// The choice never changes a result, only its speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Level);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Scalar,
+    Generic,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+impl Isa {
+    /// The reference implementation, available everywhere: folds as the contract writes them.
+    #[allow(non_upper_case_globals)]
+    pub const Scalar: Isa = Isa(Level::Scalar);
+
+    /// The blocked algorithms on portable lanes, for the compiler to vectorise: the fast path of other processors.
+    #[allow(non_upper_case_globals)]
+    pub const Generic: Isa = Isa(Level::Generic);
+
+    /// Finds the fastest instruction set of this machine.
+    pub fn detect() -> Isa {
+        Isa::available()[0]
+    }
+
+    /// Lists every instruction set of this machine, the fastest first; the last one is [`Isa::Scalar`].
+    pub fn available() -> Vec<Isa> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            found.extend(Avx512::detect().map(|proof| Isa(Level::Avx512(proof))));
+            found.extend(Avx2::detect().map(|proof| Isa(Level::Avx2(proof))));
+        }
+        found.extend([Isa::Generic, Isa::Scalar]);
+        found
+    }
+
+    /// Returns the name for people, e.g. `avx2`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Scalar => "scalar",
+            Level::Generic => "generic",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs `task` instantiated for this instruction set.
+    #[inline]
+    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+        match self.0 {
+            Level::Scalar | Level::Generic => task.run(Portable),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the proof shows that the processor has the enabled features.
+            Level::Avx2(proof) => unsafe { x86::run_avx2(task, proof) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the proof shows that the processor has the enabled features.
+            Level::Avx512(proof) => unsafe { x86::run_avx512(task, proof) },
+        }
+    }
+
+    /// Rows and columns of the micro-kernel's tile.
+    pub(crate) fn tile(self) -> (usize, usize) {
+        match self.0 {
+            Level::Scalar | Level::Generic => (Portable::TILE_ROWS, Portable::TILE_COLS),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => (Avx2::TILE_ROWS, Avx2::TILE_COLS),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => (Avx512::TILE_ROWS, Avx512::TILE_COLS),
+        }
+    }
+}
+
+/// A kernel body, generic over the lanes it runs on.
+pub(crate) trait Task {
+    /// What the body returns.
+    type Output;
+
+    /// Runs the body; implementations are `#[inline(always)]`.
+    fn run<S: Lanes>(self, s: S) -> Self::Output;
+}
+
+/// Defines a kernel: a function whose first argument is the [`Isa`] and whose body is generic over the named [`Lanes`] value.
+macro_rules! lanes_kernel {
+    ($(#[$meta:meta])* fn $name:ident<$life:lifetime>($s:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        fn $name<$life>(isa: $crate::arch::Isa, $($arg: $ty),*) $(-> $out)? {
+            struct Call<$life> { $($arg: $ty,)* _life: std::marker::PhantomData<&$life ()> }
+            impl<$life> $crate::arch::Task for Call<$life> {
+                type Output = lanes_kernel!(@out $($out)?);
+                #[inline(always)]
+                fn run<Lane: $crate::arch::Lanes>(self, $s: Lane) -> Self::Output {
+                    let Call { $($arg,)* _life } = self;
+                    $body
+                }
+            }
+            isa.run(Call { $($arg,)* _life: std::marker::PhantomData })
+        }
+    };
+    (@out) => { () };
+    (@out $out:ty) => { $out };
+}
+pub(crate) use lanes_kernel;
+
+/// Elementwise operations on a fixed number of f32 lanes. Every operation rounds once, as IEEE-754 demands.
+pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+    /// How many lanes a vector has: [`LANES`], or 1 for [`One`].
+    const WIDTH: usize;
+    /// Rows of the micro-kernel's tile.
+    const TILE_ROWS: usize;
+    /// Columns of the micro-kernel's tile.
+    const TILE_COLS: usize;
+    /// A vector of f32.
+    type F: Copy;
+    /// A vector of i32.
+    type I: Copy;
+
+    /// All lanes equal to `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// Loads the first [`Lanes::WIDTH`] values of `x`; panics when there are fewer.
+    fn load(self, x: &[f32]) -> Self::F;
+    /// Stores into the first [`Lanes::WIDTH`] values of `out`; panics when there are fewer.
+    fn store(self, v: Self::F, out: &mut [f32]);
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }`: the second operand wins on NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }`: the second operand wins on NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The correctly rounded square root.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// The bits of each lane.
+    fn bits(self, a: Self::F) -> Self::I;
+    /// The floats with these bits.
+    fn floats(self, a: Self::I) -> Self::F;
+    /// All lanes equal to `x`.
+    fn splat_i(self, x: i32) -> Self::I;
+    /// `a + b`, wrapping.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a - b`, wrapping.
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a >> 1`, keeping the sign.
+    fn half_i(self, a: Self::I) -> Self::I;
+    /// `a << 23`: moves an integer into the exponent field.
+    fn to_exponent_i(self, a: Self::I) -> Self::I;
+
+    /// Computes one tile of a product.
+    ///
+    /// # Safety
+    /// As for [`micro`], with `rows` at most `TILE_ROWS` and `TILE_COLS` columns.
+    unsafe fn tile(self, rows: usize, tile: Tile);
+
+    /// Asks for the cache line of the first value of `x`, if there is one; a hint without effect on results.
+    #[inline(always)]
+    fn prefetch(self, x: &[f32]) {
+        let _ = x;
+    }
+
+    /// Transposes 16 vectors: lane `j` of row `i` goes to lane `i` of row `j`.
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        let from = rows.map(|row| self.to_array(row));
+        std::array::from_fn(|i| self.load(&std::array::from_fn::<f32, LANES, _>(|j| from[j][i])))
+    }
+
+    /// Loads up to [`LANES`] values; missing lanes are `fill`.
+    #[inline(always)]
+    fn load_or(self, x: &[f32], fill: f32) -> Self::F {
+        if x.len() >= Self::WIDTH {
+            return self.load(x);
+        }
+        let mut lanes = [fill; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+
+    /// Stores as many lanes as `out` has room for.
+    #[inline(always)]
+    fn store_some(self, v: Self::F, out: &mut [f32]) {
+        if out.len() >= Self::WIDTH {
+            return self.store(v, out);
+        }
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        let n = out.len();
+        out.copy_from_slice(&lanes[..n]);
+    }
+
+    /// The lanes as an array; lanes past [`Lanes::WIDTH`] are zero.
+    #[inline(always)]
+    fn to_array(self, v: Self::F) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes
+    }
+
+    /// Adds the 16 lanes by the fixed tree (8, 4, 2, 1).
+    #[inline(always)]
+    fn sum_lanes(self, v: Self::F) -> f32 {
+        sum_tree(self.to_array(v))
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn max_lanes(self, v: Self::F) -> f32 {
+        let mut lanes = self.to_array(v);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = if lanes[i] > lanes[i + width] { lanes[i] } else { lanes[i + width] };
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+}
+
+/// The contract's reduction tree: lane `i` takes lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
+#[inline(always)]
+pub(crate) fn sum_tree(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}

@@ -1,0 +1,191 @@
+//! The portable lanes: the reference for every other implementation, and the fallback where none applies.
+
+use super::{LANES, Lanes, Tile, micro_tile};
+
+/// Sixteen lanes as an array.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+/// A single lane, for scalar uses of the vector functions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct One;
+
+macro_rules! map {
+    (|$i:ident| $value:expr) => {
+        std::array::from_fn(
+            #[inline(always)]
+            |$i| $value,
+        )
+    };
+}
+
+impl Lanes for Portable {
+    const WIDTH: usize = LANES;
+    const TILE_ROWS: usize = 6;
+    const TILE_COLS: usize = 16;
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::F {
+        let x = &x[..LANES];
+        map!(|i| x[i])
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F, out: &mut [f32]) {
+        out[..LANES].copy_from_slice(&v);
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        map!(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        map!(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        map!(|i| a[i].sqrt())
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::I {
+        map!(|i| a[i].to_bits() as i32)
+    }
+    #[inline(always)]
+    fn floats(self, a: Self::I) -> Self::F {
+        map!(|i| f32::from_bits(a[i] as u32))
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
+        map!(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
+        map!(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    fn half_i(self, a: Self::I) -> Self::I {
+        map!(|i| a[i] >> 1)
+    }
+    #[inline(always)]
+    fn to_exponent_i(self, a: Self::I) -> Self::I {
+        map!(|i| a[i] << 23)
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, tile: Tile) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
+    }
+}
+
+impl Lanes for One {
+    const WIDTH: usize = 1;
+    const TILE_ROWS: usize = 1;
+    const TILE_COLS: usize = 1;
+    type F = f32;
+    type I = i32;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> f32 {
+        x[0]
+    }
+    #[inline(always)]
+    fn store(self, v: f32, out: &mut [f32]) {
+        out[0] = v;
+    }
+    #[inline(always)]
+    fn add(self, a: f32, b: f32) -> f32 {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(self, a: f32, b: f32) -> f32 {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(self, a: f32, b: f32) -> f32 {
+        a * b
+    }
+    #[inline(always)]
+    fn div(self, a: f32, b: f32) -> f32 {
+        a / b
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: f32, b: f32) -> f32 {
+        if a > b { a } else { b }
+    }
+    #[inline(always)]
+    fn min(self, a: f32, b: f32) -> f32 {
+        if a < b { a } else { b }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f32) -> f32 {
+        a.sqrt()
+    }
+    #[inline(always)]
+    fn bits(self, a: f32) -> i32 {
+        a.to_bits() as i32
+    }
+    #[inline(always)]
+    fn floats(self, a: i32) -> f32 {
+        f32::from_bits(a as u32)
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> i32 {
+        x
+    }
+    #[inline(always)]
+    fn add_i(self, a: i32, b: i32) -> i32 {
+        a.wrapping_add(b)
+    }
+    #[inline(always)]
+    fn sub_i(self, a: i32, b: i32) -> i32 {
+        a.wrapping_sub(b)
+    }
+    #[inline(always)]
+    fn half_i(self, a: i32) -> i32 {
+        a >> 1
+    }
+    #[inline(always)]
+    fn to_exponent_i(self, a: i32) -> i32 {
+        a << 23
+    }
+    unsafe fn tile(self, _rows: usize, _tile: Tile) {
+        unreachable!("a single lane has no product tile")
+    }
+}

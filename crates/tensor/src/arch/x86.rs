@@ -1,0 +1,318 @@
+//! AVX2+FMA and AVX-512 lanes for x86-64.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Lanes, Tile, micro_tile};
+
+/// Proof that this machine has AVX2 and FMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+/// Proof that this machine has AVX-512 F, VL, BW and DQ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx512(());
+
+impl Avx2 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+    }
+}
+
+impl Avx512 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        let has = Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq");
+        has.then_some(Avx512(()))
+    }
+}
+
+/// Expands to a call of an intrinsic.
+macro_rules! intrinsic {
+    ($call:expr) => {
+        // SAFETY: `self` proves that the instruction set is present (`detect` is the only constructor). Loads and stores go
+        // through references to arrays of the vector's size.
+        unsafe { $call }
+    };
+}
+
+macro_rules! pairwise {
+    ($name:ident, $intrinsic:ident, $type:ident) => {
+        #[inline(always)]
+        fn $name(self, a: Self::$type, b: Self::$type) -> Self::$type {
+            intrinsic!(($intrinsic(a.0, b.0), $intrinsic(a.1, b.1)))
+        }
+    };
+}
+
+impl Lanes for Avx2 {
+    const WIDTH: usize = LANES;
+    const TILE_ROWS: usize = 6;
+    const TILE_COLS: usize = 16;
+    type F = (__m256, __m256);
+    type I = (__m256i, __m256i);
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        intrinsic!((_mm256_set1_ps(x), _mm256_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::F {
+        let x = &x[..LANES];
+        intrinsic!((_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))))
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F, out: &mut [f32]) {
+        let out = &mut out[..LANES];
+        intrinsic!({
+            _mm256_storeu_ps(out.as_mut_ptr(), v.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
+        })
+    }
+    pairwise!(add, _mm256_add_ps, F);
+    pairwise!(sub, _mm256_sub_ps, F);
+    pairwise!(mul, _mm256_mul_ps, F);
+    pairwise!(div, _mm256_div_ps, F);
+    pairwise!(max, _mm256_max_ps, F);
+    pairwise!(min, _mm256_min_ps, F);
+    pairwise!(add_i, _mm256_add_epi32, I);
+    pairwise!(sub_i, _mm256_sub_epi32, I);
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        intrinsic!((_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        intrinsic!((_mm256_sqrt_ps(a.0), _mm256_sqrt_ps(a.1)))
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::I {
+        intrinsic!((_mm256_castps_si256(a.0), _mm256_castps_si256(a.1)))
+    }
+    #[inline(always)]
+    fn floats(self, a: Self::I) -> Self::F {
+        intrinsic!((_mm256_castsi256_ps(a.0), _mm256_castsi256_ps(a.1)))
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> Self::I {
+        intrinsic!((_mm256_set1_epi32(x), _mm256_set1_epi32(x)))
+    }
+    #[inline(always)]
+    fn half_i(self, a: Self::I) -> Self::I {
+        intrinsic!((_mm256_srai_epi32::<1>(a.0), _mm256_srai_epi32::<1>(a.1)))
+    }
+    #[inline(always)]
+    fn to_exponent_i(self, a: Self::I) -> Self::I {
+        intrinsic!((_mm256_slli_epi32::<23>(a.0), _mm256_slli_epi32::<23>(a.1)))
+    }
+    #[inline(always)]
+    fn sum_lanes(self, v: Self::F) -> f32 {
+        intrinsic!(sum_256(_mm256_add_ps(v.0, v.1)))
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        let quarter = |first: usize, high: bool| -> [__m256; 8] {
+            let rows = std::array::from_fn(|i| if high { rows[first + i].1 } else { rows[first + i].0 });
+            intrinsic!(transpose_256(rows))
+        };
+        let (a, b, c, d) = (quarter(0, false), quarter(8, false), quarter(0, true), quarter(8, true));
+        std::array::from_fn(|i| if i < 8 { (a[i], b[i]) } else { (c[i - 8], d[i - 8]) })
+    }
+    #[inline(always)]
+    fn prefetch(self, x: &[f32]) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, tile: Tile) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
+    }
+}
+
+macro_rules! wide {
+    ($name:ident, $intrinsic:ident, $type:ty) => {
+        #[inline(always)]
+        fn $name(self, a: $type, b: $type) -> $type {
+            intrinsic!($intrinsic(a, b))
+        }
+    };
+}
+
+impl Lanes for Avx512 {
+    const WIDTH: usize = LANES;
+    const TILE_ROWS: usize = 12;
+    const TILE_COLS: usize = 32;
+    type F = __m512;
+    type I = __m512i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        intrinsic!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::F {
+        let x = &x[..LANES];
+        intrinsic!(_mm512_loadu_ps(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F, out: &mut [f32]) {
+        let out = &mut out[..LANES];
+        intrinsic!(_mm512_storeu_ps(out.as_mut_ptr(), v))
+    }
+    wide!(add, _mm512_add_ps, __m512);
+    wide!(sub, _mm512_sub_ps, __m512);
+    wide!(mul, _mm512_mul_ps, __m512);
+    wide!(div, _mm512_div_ps, __m512);
+    wide!(max, _mm512_max_ps, __m512);
+    wide!(min, _mm512_min_ps, __m512);
+    wide!(add_i, _mm512_add_epi32, __m512i);
+    wide!(sub_i, _mm512_sub_epi32, __m512i);
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        intrinsic!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        intrinsic!(_mm512_sqrt_ps(a))
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::I {
+        intrinsic!(_mm512_castps_si512(a))
+    }
+    #[inline(always)]
+    fn floats(self, a: Self::I) -> Self::F {
+        intrinsic!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> Self::I {
+        intrinsic!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn half_i(self, a: Self::I) -> Self::I {
+        intrinsic!(_mm512_srai_epi32::<1>(a))
+    }
+    #[inline(always)]
+    fn to_exponent_i(self, a: Self::I) -> Self::I {
+        intrinsic!(_mm512_slli_epi32::<23>(a))
+    }
+    #[inline(always)]
+    fn load_or(self, x: &[f32], fill: f32) -> Self::F {
+        if x.len() >= LANES {
+            return self.load(x);
+        }
+        // SAFETY: as for every intrinsic here; the mask keeps the load inside the slice.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), (1u16 << x.len()) - 1, x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_some(self, v: Self::F, out: &mut [f32]) {
+        if out.len() >= LANES {
+            return self.store(v, out);
+        }
+        // SAFETY: as for every intrinsic here; the mask keeps the store inside the slice.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), (1u16 << out.len()) - 1, v) }
+    }
+    #[inline(always)]
+    fn sum_lanes(self, v: Self::F) -> f32 {
+        intrinsic!({
+            let high = _mm512_extractf32x8_ps::<1>(v);
+            sum_256(_mm256_add_ps(_mm512_castps512_ps256(v), high))
+        })
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        intrinsic!(transpose_512(rows))
+    }
+    #[inline(always)]
+    fn prefetch(self, x: &[f32]) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, tile: Tile) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { micro_tile!(self, rows, tile, 2, 32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]) }
+    }
+}
+
+/// The lower half of the reduction tree: lane `i` takes `i + 4`, `i + 2`, `i + 1`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sum_256(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}
+
+/// Transposes 8 × 8.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose_256(r: [__m256; 8]) -> [__m256; 8] {
+    let mut t = r;
+    for i in 0..4 {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    let mut u = t;
+    for i in 0..2 {
+        let at = 4 * i;
+        u[at] = _mm256_shuffle_ps::<0x44>(t[at], t[at + 2]);
+        u[at + 1] = _mm256_shuffle_ps::<0xee>(t[at], t[at + 2]);
+        u[at + 2] = _mm256_shuffle_ps::<0x44>(t[at + 1], t[at + 3]);
+        u[at + 3] = _mm256_shuffle_ps::<0xee>(t[at + 1], t[at + 3]);
+    }
+    let mut out = u;
+    for i in 0..4 {
+        out[i] = _mm256_permute2f128_ps::<0x20>(u[i], u[i + 4]);
+        out[i + 4] = _mm256_permute2f128_ps::<0x31>(u[i], u[i + 4]);
+    }
+    out
+}
+
+/// Transposes 16 × 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+fn transpose_512(r: [__m512; LANES]) -> [__m512; LANES] {
+    let mut t = r;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    // u[4g + c]: column c of each 4-lane block, for rows 4g..4g+4.
+    let mut u = t;
+    for i in 0..4 {
+        let at = 4 * i;
+        u[at] = _mm512_shuffle_ps::<0x44>(t[at], t[at + 2]);
+        u[at + 1] = _mm512_shuffle_ps::<0xee>(t[at], t[at + 2]);
+        u[at + 2] = _mm512_shuffle_ps::<0x44>(t[at + 1], t[at + 3]);
+        u[at + 3] = _mm512_shuffle_ps::<0xee>(t[at + 1], t[at + 3]);
+    }
+    let mut out = u;
+    for c in 0..4 {
+        let even_low = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
+        let odd_low = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
+        let even_high = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
+        let odd_high = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
+        out[c] = _mm512_shuffle_f32x4::<0x88>(even_low, even_high);
+        out[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd_low, odd_high);
+        out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even_low, even_high);
+        out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high);
+    }
+    out
+}
+
+/// Instantiates a task with AVX2 and FMA enabled.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn run_avx2<T: super::Task>(task: T, s: Avx2) -> T::Output {
+    task.run(s)
+}
+
+/// Instantiates a task with AVX-512 enabled.
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+pub(super) fn run_avx512<T: super::Task>(task: T, s: Avx512) -> T::Output {
+    task.run(s)
+}

@@ -1,0 +1,54 @@
+//! Bit-exact kernels on slices: the compute layer of Cairn and the determinism contract it obeys.
+//!
+//! Purpose: every kernel gives the same bits for the same inputs on every machine, for every instruction set and every number
+//! of threads, so that any peer can replay any unit of work exactly. Kernels are free functions on row-major slices and plain
+//! sizes; each takes a [`Context`] first, which names the instruction set ([`Isa`]) and the [`Threads`] to use. Neither choice
+//! changes a bit of the result.
+//!
+//! The contract (profile [`PROFILE`]):
+//! - f32, round to nearest even, subnormals on ([`check_float_environment`]); each fold step is one fused multiply-add.
+//! - A matrix product's output is a left fold over `k`, ascending ([`gemm`]); SIMD runs across outputs only.
+//! - Row reductions use 16 virtual lanes and one fixed tree ([`reduce`]), the same in every implementation.
+//! - Sums across rows use fixed row chunks, in order; losses are per row and summed in f64, in order.
+//! - exp, ln, sin, cos, tanh and the rest are our own code on these operations ([`math`]), never the platform's libm.
+//! - Random numbers are counter-based ([`random`]).
+//!
+//! What this crate deliberately does not know: models, files, optimiser schedules, networks.
+//!
+//! Deviation from the usual layout of such crates: the vector code is one generic source over the crate's `Lanes` trait, whose
+//! implementations (portable, AVX2, AVX-512) live in `arch`, the only module with `unsafe`.
+
+mod adamw;
+mod arch;
+mod attention;
+mod context;
+mod elementwise;
+mod embedding;
+mod environment;
+pub mod gemm;
+mod hashing;
+mod loss;
+pub mod math;
+mod norm;
+pub mod random;
+pub mod reduce;
+mod rope;
+mod scratch;
+mod swiglu;
+
+pub use adamw::{AdamwStep, adamw_update};
+pub use arch::Isa;
+pub use attention::{AttentionShape, DecodeShape, attention_backward, attention_decode, attention_forward};
+pub use context::{Context, Threads};
+pub use elementwise::{add_assign, axpy, dot, is_finite, scale, sum_squares};
+pub use embedding::{embedding_gather, embedding_scatter_add};
+pub use environment::{FloatEnvironmentError, check_float_environment};
+pub use gemm::{matmul_nn, matmul_nt, matmul_tn};
+pub use hashing::{TILE, slice_root, tile_root};
+pub use loss::{cross_entropy, head_loss, head_loss_forward};
+pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward};
+pub use rope::{RopeTable, rope};
+pub use swiglu::{swiglu_backward, swiglu_forward};
+
+/// The name of the numeric profile that every kernel of this crate implements.
+pub const PROFILE: &str = "f32-fma";

@@ -1,0 +1,56 @@
+//! Per-thread scratch memory that is kept between calls: fresh pages cost more than the kernels that use them.
+
+use std::cell::RefCell;
+
+/// Buffers kept per thread; more than this many at once are freed after use.
+const KEEP: usize = 16;
+
+thread_local! {
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A borrowed buffer with stale contents; it returns to its thread's store when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    buffer: Vec<f32>,
+    len: usize,
+}
+
+impl Scratch {
+    /// Takes a buffer of `len` values of arbitrary content: the smallest that fits, else a new one.
+    pub(crate) fn new(len: usize) -> Scratch {
+        let kept = FREE.with_borrow_mut(|free| {
+            let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= len);
+            let best = fits.min_by_key(|(_, buffer)| buffer.len()).map(|(i, _)| i);
+            best.map(|i| free.swap_remove(i))
+        });
+        Scratch { buffer: kept.unwrap_or_else(|| vec![0.0; len]), len }
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl std::ops::DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[..self.len]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        FREE.with_borrow_mut(|free| {
+            free.push(buffer);
+            if free.len() > KEEP {
+                let smallest = (0..free.len()).min_by_key(|i| free[*i].len()).unwrap_or(0);
+                free.swap_remove(smallest);
+            }
+        });
+    }
+}
