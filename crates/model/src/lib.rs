@@ -1,0 +1,27 @@
+//! Llama-family transformer by stage: forward, backward, decoding, tokenizers, files.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod compute;
+pub mod config;
+pub mod decoder;
+pub mod files;
+mod generate;
+mod init;
+pub mod sampler;
+pub mod stage;
+#[cfg(test)]
+mod testing;
+pub mod tokenizer;
+pub mod trainer;
+
+pub use compute::{CpuStage, StageCompute};
+pub use config::{Config, ConfigError};
+pub use decoder::{Cache, DecodeError, Decoder, Feed};
+pub use files::{Checkpoint, FileError};
+pub use generate::{Finish, Request, generate};
+pub use init::init;
+pub use sampler::{Sampler, Sampling, SamplingError};
+pub use stage::{Kind, Layout, Stage, TensorInfo};
+pub use tokenizer::{END, END_ID, TextStream, Tokenizer, TokenizerError};
+pub use trainer::{BackwardOutput, StageGradient, StageInput, Trainer};

@@ -1,0 +1,10 @@
+//! Integration tests of the model.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod decoding;
+mod golden;
+mod gradients;
+mod pipeline;
+mod same_bits;
+mod support;
