@@ -1,0 +1,97 @@
+//! The optimisers inside a unit: gradient clipping, AdamW, and Muon for matrices.
+//!
+//! Sources: AdamW, Loshchilov and Hutter, arXiv:1711.05101; Muon, Jordan et al., 2024 (<https://kellerjordan.github.io/posts/muon/>).
+//! Everything runs on the bit-exact kernels of `tensor`, so a step is the same on every machine.
+
+use model::{Kind, Layout, TensorInfo};
+use tensor::{AdamwStep, Context};
+
+use crate::recipe::{Inner, Muon};
+
+mod muon;
+
+use muon::{Job, Workspace};
+
+/// The state of the inner optimiser: moments for every parameter, and the number of steps taken.
+#[derive(Debug)]
+pub struct Optimiser {
+    settings: Inner,
+    tensors: Vec<TensorInfo>,
+    /// First moments, or Muon's momentum.
+    first: Vec<f32>,
+    /// Second moments; unused where Muon is.
+    second: Vec<f32>,
+    steps: u64,
+    workspace: Workspace,
+}
+
+impl Optimiser {
+    /// Starts with zero moments.
+    pub fn new(layout: &Layout, settings: Inner) -> Self {
+        let zeros = || vec![0.0; layout.len()];
+        Self {
+            settings,
+            tensors: layout.tensors().to_vec(),
+            first: zeros(),
+            second: zeros(),
+            steps: 0,
+            workspace: Workspace::default(),
+        }
+    }
+
+    /// Takes one step with the learning rates times `rate`. Uses up the gradients. Returns their norm before clipping.
+    ///
+    /// # Panics
+    /// When a slice has another length than the layout.
+    pub fn step(&mut self, ctx: &Context, params: &mut [f32], grads: &mut [f32], rate: f32) -> f64 {
+        assert_eq!((params.len(), grads.len()), (self.first.len(), self.first.len()), "parameters and gradients");
+        self.steps += 1;
+        let norm = clip(ctx, grads, self.settings.clip_norm);
+        for place in 0..self.tensors.len() {
+            let range = self.tensors[place].range();
+            let (params, grads) = (&mut params[range.clone()], &mut grads[range]);
+            match muon_for(self.settings.muon, self.tensors[place].kind) {
+                Some((muon, lr)) => {
+                    let tensor = &self.tensors[place];
+                    let momentum = &mut self.first[tensor.range()];
+                    let job = Job { settings: muon, lr: lr * rate, shape: &tensor.shape };
+                    muon::update(ctx, job, params, grads, momentum, &mut self.workspace);
+                }
+                None => self.adamw(ctx, place, params, grads, rate),
+            }
+        }
+        norm
+    }
+
+    fn adamw(&mut self, ctx: &Context, place: usize, params: &mut [f32], grads: &[f32], rate: f32) {
+        let settings = self.settings.adamw;
+        let tensor = &self.tensors[place];
+        let decay = if tensor.shape.len() == 2 { settings.weight_decay } else { 0.0 };
+        let step = AdamwStep::new(self.steps, settings.lr * rate, settings.beta1, settings.beta2, settings.eps, decay);
+        let range = tensor.range();
+        let (first, second) = (&mut self.first[range.clone()], &mut self.second[range]);
+        tensor::adamw_update(ctx, params, grads, first, second, step);
+    }
+}
+
+/// Muon's settings and its peak rate for this kind of tensor, unless AdamW takes it.
+fn muon_for(muon: Option<Muon>, kind: Kind) -> Option<(Muon, f32)> {
+    let muon = muon?;
+    match kind {
+        Kind::Matrix => Some((muon, muon.lr)),
+        Kind::Embedding | Kind::Head if muon.table_lr > 0.0 => Some((muon, muon.table_lr)),
+        _ => None,
+    }
+}
+
+/// Scales the gradients down to `max` when their norm is larger; returns the norm before.
+fn clip(ctx: &Context, grads: &mut [f32], max: f32) -> f64 {
+    let norm = tensor::sum_squares(ctx, grads).sqrt();
+    if norm > f64::from(max) {
+        tensor::scale(ctx, (f64::from(max) / norm) as f32, grads);
+    }
+    norm
+}
+
+#[cfg(test)]
+mod tests;

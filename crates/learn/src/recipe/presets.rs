@@ -1,0 +1,88 @@
+//! The recipes that the program brings along.
+
+use model::Config;
+
+use super::{Adamw, BatchShape, Compression, Evaluation, Inner, Muon, Outer, Recipe, keep_for_rounds};
+use crate::schedule::{Decay, Schedule};
+
+/// Tokens of the vocabulary that the bundled corpus and users' texts are cut into.
+pub const VOCAB: usize = 2048;
+
+impl Recipe {
+    /// The recipe of a run without flags: about two minutes on two cores.
+    pub fn default_run() -> Self {
+        let rounds = 64;
+        Self {
+            name: "default".to_owned(),
+            seed: 1,
+            rounds,
+            inner_steps: 15,
+            units_per_round: 4,
+            model: shape(128, 4, 384),
+            batch: BatchShape { sequences: 3, tokens: 128 },
+            inner: inner(0.016, 0.06, 0.004),
+            schedule: Schedule { warmup_steps: 30, decay_fraction: 0.5, final_fraction: 0.0, decay: Decay::Linear },
+            // One more in 16 than `keep_for_rounds`: what still leaves payloads 60 times smaller than f32.
+            compression: Compression { chunk: 4096, keep: 272, beta: 0.95 },
+            outer: Outer { lr: 1.0, momentum: 0.5, nesterov: true },
+            evaluation: Evaluation { windows: 64, every_rounds: 4 },
+        }
+    }
+
+    /// A recipe for long runs: payloads more than 200 times smaller than the parameters.
+    pub fn long_run() -> Self {
+        let rounds = 320;
+        Self {
+            name: "long".to_owned(),
+            rounds,
+            compression: Compression { chunk: 4096, keep: keep_for_rounds(rounds), beta: 0.95 },
+            batch: BatchShape { sequences: 2, tokens: 64 },
+            model: shape(96, 3, 288),
+            evaluation: Evaluation { windows: 64, every_rounds: 20 },
+            ..Self::default_run()
+        }
+    }
+
+    /// A recipe for tests: seconds, and a loss that falls.
+    pub fn tiny() -> Self {
+        let rounds = 8;
+        Self {
+            name: "tiny".to_owned(),
+            rounds,
+            inner_steps: 4,
+            model: shape(32, 1, 64),
+            batch: BatchShape { sequences: 2, tokens: 32 },
+            schedule: Schedule { warmup_steps: 4, decay_fraction: 0.5, final_fraction: 0.0, decay: Decay::Linear },
+            inner: inner(0.02, 0.02, 0.004),
+            outer: Outer { lr: 1.0, momentum: 0.5, nesterov: true },
+            compression: Compression { chunk: 4096, keep: keep_for_rounds(rounds), beta: 0.95 },
+            evaluation: Evaluation { windows: 8, every_rounds: 2 },
+            ..Self::default_run()
+        }
+    }
+}
+
+fn shape(width: usize, layers: usize, ff: usize) -> Config {
+    Config {
+        vocab: VOCAB,
+        width,
+        layers,
+        heads: width / 32,
+        kv_heads: (width / 64).max(1),
+        head_dim: 32,
+        ff,
+        context: 256,
+        rope_theta: 10_000.0,
+        norm_eps: 1e-5,
+        tied_head: true,
+    }
+}
+
+/// Peak learning rates of Muon for the matrices and for the token table, and of AdamW for the rest.
+fn inner(matrices: f32, table: f32, adamw: f32) -> Inner {
+    Inner {
+        clip_norm: 1.0,
+        adamw: Adamw { lr: adamw, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 },
+        muon: Some(Muon { lr: matrices, table_lr: table, momentum: 0.95, iterations: 4, weight_decay: 0.0 }),
+    }
+}
