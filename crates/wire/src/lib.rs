@@ -1,0 +1,24 @@
+//! Names, signs and encodes what peers say.
+//!
+//! Everything that two peers exchange or that a stranger later verifies is defined here: identities, hashes, receipts,
+//! transactions, blocks and messages, with one canonical encoding (borsh) and domain-separated ed25519 signatures.
+//!
+//! A value that was decoded is well formed: [`decode`] checks lengths, ranges and trailing bytes. A value inside
+//! [`Verified`] also had its signature checked. This crate knows no tensors, no clocks and no sockets.
+
+pub mod charter;
+pub mod encoding;
+pub mod hash;
+pub mod identity;
+pub mod merkle;
+pub mod message;
+pub mod receipt;
+pub mod transaction;
+
+pub use charter::{Charter, NumericProfile, RunId};
+pub use encoding::{DecodeError, Wire, decode, encode};
+pub use hash::Hash;
+pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
+pub use message::{Message, PROTOCOL_VERSION};
+pub use receipt::{Receipt, UnitId};
+pub use transaction::{Action, Attestation, Block, BlockHeader, Commitment, Transaction, VerifiedBlock};

@@ -1,0 +1,56 @@
+//! What peers say to each other over a connection. Payloads and states travel as blobs, never inside a message.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::charter::{Charter, RunId};
+use crate::encoding::Wire;
+use crate::identity::Signed;
+use crate::transaction::{Block, Transaction};
+
+/// The version of the messages. Peers with different versions part with a clear error.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Most blocks in one answer.
+pub const BLOCKS_PER_ANSWER_MAX: usize = 64;
+
+/// A message between two connected peers.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Message {
+    /// First on every connection, both ways.
+    Hello {
+        /// The speaker's [`PROTOCOL_VERSION`].
+        version: u16,
+        /// The run that the speaker takes part in.
+        run: RunId,
+        /// Blocks that the speaker has.
+        height: u64,
+    },
+    /// To a validator: please order this.
+    Submit(Signed<Transaction>),
+    /// A new block.
+    Block(Block),
+    /// Please send blocks from this height on.
+    BlocksWanted {
+        /// The first height wanted.
+        from_height: u64,
+    },
+    /// Consecutive blocks, at most [`BLOCKS_PER_ANSWER_MAX`].
+    Blocks(Vec<Block>),
+    /// The run's charter, for a peer that knows only the run's id.
+    Charter(Signed<Charter>),
+}
+
+impl Wire for Message {
+    const NAME: &'static str = "message";
+    const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+    fn validate(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Hello { .. } | Self::BlocksWanted { .. } => Ok(()),
+            Self::Submit(transaction) => transaction.validate(),
+            Self::Block(block) => block.validate(),
+            Self::Blocks(blocks) if blocks.len() > BLOCKS_PER_ANSWER_MAX => Err("at most 64 blocks in one answer"),
+            Self::Blocks(blocks) => blocks.iter().try_for_each(Wire::validate),
+            Self::Charter(charter) => charter.validate(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What is well typed but out of range is refused with the name of the field.
+
+use wire::charter::MEMBERS_MAX;
+use wire::transaction::{PAYLOAD_BYTES_MAX, RECEIPTS_PER_COMMITMENT_MAX, TRANSACTIONS_PER_BLOCK_MAX};
+use wire::{Action, Charter, DecodeError, Message, PeerId, Transaction, Wire, decode, encode};
+
+use crate::samples;
+
+/// The field that decoding complains about.
+fn refused<T: Wire + std::fmt::Debug>(value: &T) -> &'static str {
+    match decode::<T>(&encode(value)) {
+        Err(DecodeError::Invalid { name, field }) => {
+            assert_eq!(name, T::NAME);
+            field
+        }
+        other => panic!("not refused as invalid: {other:?}"),
+    }
+}
+
+#[test]
+fn a_charter_keeps_its_rules() {
+    type Case = (&'static str, fn(&mut Charter));
+    let cases: [Case; 15] = [
+        ("name must have", |charter| charter.name.clear()),
+        ("name must have", |charter| charter.name = "x".repeat(65)),
+        ("validators must be 1 to 100", |charter| charter.validators.clear()),
+        ("validators must be 1 to 100", |charter| {
+            charter.validators = (0..101).map(|number| PeerId([number; 32])).collect();
+        }),
+        ("sorted and distinct", |charter| charter.validators = vec![PeerId([1; 32]); 2]),
+        ("sorted and distinct", |charter| charter.validators = vec![PeerId([2; 32]), PeerId([1; 32])]),
+        ("rounds must", |charter| charter.rounds = 0),
+        ("units_per_round must", |charter| charter.units_per_round = 0),
+        ("unit_tokens must", |charter| charter.unit_tokens = 0),
+        ("start_members must", |charter| charter.start_members = 0),
+        ("start_members must", |charter| charter.start_members = MEMBERS_MAX + 1),
+        ("quorum must", |charter| charter.quorum = 0),
+        ("round_us_max must", |charter| charter.round_us_max = 0),
+        ("shares_per_round must be below 2^64", |charter| charter.shares_per_round = u64::MAX),
+        ("unit_tokens must be below 2^64", |charter| charter.unit_tokens = u64::MAX),
+    ];
+    assert_eq!(samples::charter().validate(), Ok(()));
+    for (expected, change) in cases {
+        let mut charter = samples::charter();
+        change(&mut charter);
+        let field = refused(&charter);
+        assert!(field.contains(expected), "{field} instead of {expected}");
+        let signed = samples::founder().sign(charter);
+        assert_eq!(refused(&Message::Charter(signed)), field, "also inside a message");
+    }
+}
+
+#[test]
+fn a_commitment_keeps_its_rules() {
+    let many = (0..=RECEIPTS_PER_COMMITMENT_MAX as u32).map(|index| samples::worker().sign(samples::receipt(index)));
+    let many: Vec<_> = many.collect();
+    let with = |change: &dyn Fn(&mut wire::Commitment)| {
+        let mut commitment = samples::commitment();
+        change(&mut commitment);
+        Transaction { run: samples::run(), action: Action::Commit(commitment) }
+    };
+    let full = with(&|commitment| commitment.receipts = many[1..].to_vec());
+    assert_eq!(decode(&encode(&full)), Ok(full), "64 receipts fit");
+    for (expected, transaction) in [
+        ("1 to 64 receipts", with(&|commitment| commitment.receipts.clear())),
+        ("1 to 64 receipts", with(&|commitment| commitment.receipts = many.clone())),
+        ("ascending", with(&|commitment| commitment.receipts.reverse())),
+        ("ascending", with(&|commitment| commitment.receipts[1] = commitment.receipts[0].clone())),
+        ("payload_bytes", with(&|commitment| commitment.payload_bytes = 0)),
+        ("payload_bytes", with(&|commitment| commitment.payload_bytes = PAYLOAD_BYTES_MAX + 1)),
+    ] {
+        let field = refused(&transaction);
+        assert!(field.contains(expected), "{field} instead of {expected}");
+        let signed = samples::worker().sign(transaction);
+        assert_eq!(refused(&Message::Submit(signed.clone())), field);
+        let mut block = samples::block();
+        block.transactions.push(signed);
+        assert_eq!(refused(&block), field);
+        assert_eq!(refused(&Message::Blocks(vec![block])), field);
+    }
+}
+
+#[test]
+fn counts_have_limits() {
+    let mut block = samples::block();
+    block.transactions = vec![samples::transaction(Action::Join { sequence: 0 }); TRANSACTIONS_PER_BLOCK_MAX + 1];
+    assert!(refused(&block).contains("at most 4096 transactions"));
+    block.transactions.pop();
+    assert_eq!(decode(&encode(&block)), Ok(block.clone()));
+    block.transactions.clear();
+    assert!(refused(&Message::Blocks(vec![block; 65])).contains("at most 64 blocks"));
+}
+
+#[test]
+fn too_many_bytes_are_refused_before_they_are_read() {
+    let bytes = vec![0; Transaction::BYTES_MAX + 1];
+    let max = Transaction::BYTES_MAX;
+    let error = DecodeError::TooLarge { name: "transaction", bytes: max + 1, max };
+    assert_eq!(decode::<Transaction>(&bytes), Err(error));
+}
+
+#[test]
+fn a_full_transaction_is_within_its_limit() {
+    let receipts = (0..64).map(|index| samples::worker().sign(samples::receipt(index))).collect();
+    let commitment = wire::Commitment { receipts, ..samples::commitment() };
+    let bytes = encode(&samples::transaction(Action::Commit(commitment))).len();
+    assert!(bytes <= Transaction::BYTES_MAX, "{bytes}");
+}
+
+#[test]
+fn messages_to_people_name_what_is_wrong() {
+    let error = decode::<Message>(&[9]).unwrap_err().to_string();
+    assert!(error.starts_with("malformed message: "), "{error}");
+    let error = "12".parse::<wire::Hash>().unwrap_err().to_string();
+    assert_eq!(error, "`12` is not 64 hexadecimal digits");
+    let error = "é".repeat(64).parse::<wire::Hash>().unwrap_err().to_string();
+    assert!(error.ends_with("is not 64 hexadecimal digits"), "{error}");
+}

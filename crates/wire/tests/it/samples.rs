@@ -1,0 +1,118 @@
+//! One fixed value of every type. Changing one changes the golden bytes.
+
+use wire::merkle::{Proof, Tree, leaf};
+use wire::{
+    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, Message, NumericProfile,
+    PROTOCOL_VERSION, Receipt, RunId, Signed, Transaction, UnitId,
+};
+
+pub(crate) fn founder() -> Identity {
+    Identity::from_secret([1; 32])
+}
+
+pub(crate) fn worker() -> Identity {
+    Identity::from_secret([2; 32])
+}
+
+pub(crate) fn validator() -> Identity {
+    Identity::from_secret([3; 32])
+}
+
+pub(crate) fn hash(byte: u8) -> Hash {
+    Hash([byte; 32])
+}
+
+pub(crate) fn charter() -> Charter {
+    Charter {
+        name: "austen".into(),
+        validators: vec![validator().id()],
+        recipe: hash(0x11),
+        data: hash(0x12),
+        tokenizer: hash(0x13),
+        genesis_state: hash(0x14),
+        state_bytes: 0x0102_0304_0506_0708,
+        profile: NumericProfile::F32Fma,
+        rounds: 40,
+        units_per_round: 8,
+        unit_tokens: 7680,
+        start_members: 4,
+        quorum: 3,
+        round_us_max: 60_000_000,
+        shares_per_round: 1_000_000,
+    }
+}
+
+pub(crate) fn run() -> RunId {
+    charter().run_id()
+}
+
+pub(crate) fn receipt(index: u32) -> Receipt {
+    let round = 5;
+    Receipt {
+        run: run(),
+        round,
+        index,
+        unit: UnitId::derive(run(), round, hash(0x21), index),
+        state_in: hash(0x22),
+        data_root: hash(0x23),
+        trace_root: hash(0x24),
+        output_root: hash(0x25),
+        tokens: 7680,
+        loss_micronats: 5_123_456,
+        counter: 10 + u64::from(index),
+    }
+}
+
+pub(crate) fn commitment() -> Commitment {
+    Commitment {
+        round: 5,
+        payload: hash(0x31),
+        payload_bytes: 65_536,
+        residual_root: hash(0x32),
+        receipts: vec![worker().sign(receipt(1)), worker().sign(receipt(5))],
+    }
+}
+
+pub(crate) fn transaction(action: Action) -> Signed<Transaction> {
+    worker().sign(Transaction { run: run(), action })
+}
+
+pub(crate) fn transactions() -> Vec<Signed<Transaction>> {
+    let attestation = Attestation { round: 5, state_root: hash(0x33) };
+    let actions = [
+        Action::Join { sequence: 0 },
+        Action::Leave { sequence: 1 },
+        Action::Commit(commitment()),
+        Action::Attest(attestation),
+    ];
+    actions.map(transaction).to_vec()
+}
+
+pub(crate) fn block() -> Block {
+    let transactions = transactions();
+    let header = BlockHeader {
+        run: run(),
+        height: 7,
+        parent: hash(0x41),
+        time_us: 1_764_000_000_000_000,
+        transactions_root: Block::transactions_root(&transactions),
+        ledger_root: hash(0x42),
+    };
+    Block { header: validator().sign(header), transactions }
+}
+
+pub(crate) fn messages() -> Vec<Message> {
+    vec![
+        Message::Hello { version: PROTOCOL_VERSION, run: run(), height: 7 },
+        Message::Submit(transaction(Action::Join { sequence: 0 })),
+        Message::Block(block()),
+        Message::BlocksWanted { from_height: 3 },
+        Message::Blocks(vec![block()]),
+        Message::Charter(founder().sign(charter())),
+    ]
+}
+
+pub(crate) fn proof() -> Proof {
+    let leaves = (0..5u8).map(|number| leaf(&[number])).collect();
+    Tree::new(leaves).proof(2).expect("the third of five leaves")
+}

@@ -1,0 +1,155 @@
+//! Random well-formed values of every type.
+
+use proptest::prelude::*;
+use wire::merkle::Proof;
+use wire::{
+    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Message, NumericProfile, PeerId, Receipt,
+    RunId, Signature, Signed, Transaction, UnitId,
+};
+
+pub(crate) fn hash() -> impl Strategy<Value = Hash> {
+    any::<[u8; 32]>().prop_map(Hash)
+}
+
+fn peer() -> impl Strategy<Value = PeerId> {
+    any::<[u8; 32]>().prop_map(PeerId)
+}
+
+fn run() -> impl Strategy<Value = RunId> {
+    hash().prop_map(RunId)
+}
+
+/// A signature that need not verify: encodings do not care.
+fn signed<T: std::fmt::Debug + Clone>(body: impl Strategy<Value = T>) -> impl Strategy<Value = Signed<T>> {
+    let signature = (any::<[u8; 32]>(), any::<[u8; 32]>());
+    (peer(), signature, body).prop_map(|(signer, (low, high), body)| {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&low);
+        bytes[32..].copy_from_slice(&high);
+        Signed { signer, signature: Signature(bytes), body }
+    })
+}
+
+pub(crate) fn charter() -> impl Strategy<Value = Charter> {
+    let texts = ("[a-zA-Zäß ]{1,16}", prop::collection::btree_set(peer(), 1..8));
+    let hashes = (hash(), hash(), hash(), hash());
+    let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
+    let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 20, 1u32..=16_384);
+    let limits = (any::<u64>(), 1u32.., 1u64.., 0u64..1 << 40);
+    (texts, hashes, profile, work, limits).prop_map(|(texts, hashes, profile, work, limits)| {
+        let (name, validators) = texts;
+        let (recipe, data, tokenizer, genesis_state) = hashes;
+        let (rounds, units_per_round, unit_tokens, start_members) = work;
+        let (state_bytes, quorum, round_us_max, shares_per_round) = limits;
+        Charter {
+            name,
+            validators: validators.into_iter().collect(),
+            recipe,
+            data,
+            tokenizer,
+            genesis_state,
+            state_bytes,
+            profile,
+            rounds,
+            units_per_round,
+            unit_tokens,
+            start_members,
+            quorum,
+            round_us_max,
+            shares_per_round,
+        }
+    })
+}
+
+pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
+    let names = (run(), hash(), hash(), hash(), hash(), hash());
+    (names, any::<(u64, u32, u64, u64, u64)>()).prop_map(|(names, numbers)| {
+        let (run, unit, state_in, data_root, trace_root, output_root) = names;
+        let (round, index, tokens, loss_micronats, counter) = numbers;
+        let unit = UnitId(unit);
+        Receipt {
+            run,
+            round,
+            index,
+            unit,
+            state_in,
+            data_root,
+            trace_root,
+            output_root,
+            tokens,
+            loss_micronats,
+            counter,
+        }
+    })
+}
+
+fn commitment() -> impl Strategy<Value = Commitment> {
+    let receipts = prop::collection::vec(signed(receipt()), 1..=64).prop_map(|mut receipts| {
+        for (receipt, index) in receipts.iter_mut().zip(0..) {
+            receipt.body.index = index;
+        }
+        receipts
+    });
+    (any::<u64>(), hash(), 1u64..=4 << 30, hash(), receipts).prop_map(
+        |(round, payload, payload_bytes, residual_root, receipts)| Commitment {
+            round,
+            payload,
+            payload_bytes,
+            residual_root,
+            receipts,
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        any::<u64>().prop_map(|sequence| Action::Join { sequence }),
+        any::<u64>().prop_map(|sequence| Action::Leave { sequence }),
+        commitment().prop_map(Action::Commit),
+        (any::<u64>(), hash()).prop_map(|(round, state_root)| Action::Attest(Attestation { round, state_root })),
+    ]
+}
+
+pub(crate) fn transaction() -> impl Strategy<Value = Transaction> {
+    (run(), action()).prop_map(|(run, action)| Transaction { run, action })
+}
+
+pub(crate) fn header() -> impl Strategy<Value = BlockHeader> {
+    (run(), any::<(u64, u64)>(), hash(), hash(), hash()).prop_map(
+        |(run, (height, time_us), parent, transactions_root, ledger_root)| BlockHeader {
+            run,
+            height,
+            parent,
+            time_us,
+            transactions_root,
+            ledger_root,
+        },
+    )
+}
+
+pub(crate) fn block() -> impl Strategy<Value = Block> {
+    let transactions = prop::collection::vec(signed(transaction()), 0..4);
+    (signed(header()), transactions).prop_map(|(header, transactions)| Block { header, transactions })
+}
+
+pub(crate) fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (any::<(u16, u64)>(), run()).prop_map(|((version, height), run)| Message::Hello { version, run, height }),
+        signed(transaction()).prop_map(Message::Submit),
+        block().prop_map(Message::Block),
+        any::<u64>().prop_map(|from_height| Message::BlocksWanted { from_height }),
+        prop::collection::vec(block(), 0..3).prop_map(Message::Blocks),
+        signed(charter()).prop_map(Message::Charter),
+    ]
+}
+
+pub(crate) fn proof() -> impl Strategy<Value = Proof> {
+    (any::<(u64, u64)>(), prop::collection::vec(hash(), 0..=64)).prop_filter_map("index", |(numbers, siblings)| {
+        let (index, leaves) = (numbers.0.min(numbers.1), numbers.0.max(numbers.1));
+        (index < leaves).then_some(Proof { index, leaves, siblings })
+    })
+}
+
+pub(crate) fn signed_transaction() -> impl Strategy<Value = Signed<Transaction>> {
+    signed(transaction())
+}
