@@ -1,0 +1,185 @@
+//! A small world to drive a ledger in: known keys, a charter and ready-made transactions.
+
+use ledger::{Applied, Ledger, RoundOpen};
+use wire::{
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, PeerId, Receipt, RunId, Signed,
+    Transaction, Verified,
+};
+
+/// Time of a round in microseconds.
+pub(crate) const ROUND_US: u64 = 1_000_000;
+
+pub(crate) struct World {
+    pub(crate) validator: Identity,
+    pub(crate) peers: Vec<Identity>,
+    pub(crate) ledger: Ledger,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) time_us: u64,
+}
+
+pub(crate) fn identity(number: u8) -> Identity {
+    Identity::from_secret([number; 32])
+}
+
+pub(crate) fn charter(validator: &Identity) -> Charter {
+    Charter {
+        name: "test".into(),
+        validators: vec![validator.id()],
+        recipe: Hash::of(b"recipe"),
+        data: Hash::of(b"data"),
+        tokenizer: Hash::of(b"tokenizer"),
+        genesis_state: Hash::of(b"genesis"),
+        state_bytes: 1000,
+        profile: NumericProfile::F32Fma,
+        rounds: 3,
+        units_per_round: 8,
+        unit_tokens: 100,
+        start_members: 4,
+        quorum: 3,
+        round_us_max: ROUND_US,
+        shares_per_round: 1003,
+    }
+}
+
+impl World {
+    /// Four peers that have not joined yet.
+    pub(crate) fn new() -> Self {
+        Self::with(4, |_| {})
+    }
+
+    /// `peers` peers, sorted by id, and a charter changed by `change`.
+    pub(crate) fn with(peers: u8, change: impl FnOnce(&mut Charter)) -> Self {
+        let validator = identity(200);
+        let mut peers: Vec<Identity> = (1..=peers).map(identity).collect();
+        peers.sort_by_key(Identity::id);
+        let mut charter = charter(&validator);
+        change(&mut charter);
+        let ledger = Ledger::new(&identity(201).sign(charter).verify().expect("signed just now"));
+        Self { validator, peers, ledger, blocks: Vec::new(), time_us: 1 }
+    }
+
+    /// Four peers that have joined, so that round 0 is open.
+    pub(crate) fn started() -> Self {
+        let mut world = Self::new();
+        world.join_all();
+        world
+    }
+
+    pub(crate) fn join_all(&mut self) -> Applied {
+        let joins = self.peers.iter().map(|peer| self.join(peer)).collect();
+        self.block(joins)
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.ledger.run()
+    }
+
+    pub(crate) fn round(&self) -> &RoundOpen {
+        self.ledger.round().expect("a round is open")
+    }
+
+    pub(crate) fn id(&self, peer: usize) -> PeerId {
+        self.peers[peer].id()
+    }
+
+    pub(crate) fn sign(&self, peer: &Identity, action: Action) -> Verified<Transaction> {
+        peer.sign(Transaction { run: self.run(), action }).verify().expect("signed just now")
+    }
+
+    pub(crate) fn join(&self, peer: &Identity) -> Verified<Transaction> {
+        self.sign(peer, Action::Join { sequence: self.ledger.next_sequence(&peer.id()) })
+    }
+
+    pub(crate) fn leave(&self, peer: &Identity) -> Verified<Transaction> {
+        self.sign(peer, Action::Leave { sequence: self.ledger.next_sequence(&peer.id()) })
+    }
+
+    pub(crate) fn attest(&self, peer: &Identity, root: Hash) -> Verified<Transaction> {
+        self.sign(peer, Action::Attest(Attestation { round: self.round().round, state_root: root }))
+    }
+
+    /// The receipts that a peer should give for the open round.
+    pub(crate) fn receipts(&self, peer: &Identity) -> Vec<Receipt> {
+        let (round, charter) = (self.round(), self.ledger.charter());
+        let units = round.units_of(&peer.id()).into_iter();
+        units
+            .zip(self.ledger.next_counter(&peer.id())..)
+            .map(|(index, counter)| Receipt {
+                run: self.run(),
+                round: round.round,
+                index,
+                unit: round.unit_id(index),
+                state_in: round.state_root.unwrap_or_default(),
+                data_root: Hash::of(b"data of a unit"),
+                trace_root: Hash::of(b"trace"),
+                output_root: Hash::of(&[index as u8]),
+                tokens: charter.unit_tokens,
+                loss_micronats: 7_600_000,
+                counter,
+            })
+            .collect()
+    }
+
+    pub(crate) fn commitment(&self, peer: &Identity) -> Commitment {
+        Commitment {
+            round: self.round().round,
+            payload: Hash::derive("cairn test payload", &[&peer.id().0, &self.round().round.to_le_bytes()]),
+            payload_bytes: 12_345,
+            residual_root: Hash::of(b"residual"),
+            receipts: self.receipts(peer).into_iter().map(|receipt| peer.sign(receipt)).collect(),
+        }
+    }
+
+    pub(crate) fn commit(&self, peer: &Identity) -> Verified<Transaction> {
+        self.sign(peer, Action::Commit(self.commitment(peer)))
+    }
+
+    /// Proposes and applies a block of these transactions, all of which must be accepted.
+    pub(crate) fn block(&mut self, transactions: Vec<Verified<Transaction>>) -> Applied {
+        let count = transactions.len();
+        self.time_us += 1;
+        let block = self.ledger.propose(&self.validator, self.time_us, transactions).expect("something changes");
+        assert_eq!(block.transactions.len(), count, "a transaction was dropped");
+        self.apply(block)
+    }
+
+    pub(crate) fn apply(&mut self, block: Block) -> Applied {
+        let applied = self.ledger.apply(&block).expect("a proposed block is acceptable");
+        self.blocks.push(block);
+        applied
+    }
+
+    /// All peers commit; the round closes.
+    pub(crate) fn commit_all(&mut self) -> Applied {
+        let commits = self.peers.iter().map(|peer| self.commit(peer)).collect();
+        self.block(commits)
+    }
+
+    /// All peers attest the same root.
+    pub(crate) fn attest_all(&mut self) -> Applied {
+        let root = state_after(&self.ledger);
+        let attestations = self.peers.iter().map(|peer| self.attest(peer, root)).collect();
+        self.block(attestations)
+    }
+
+    /// Runs all rounds to the end with honest peers.
+    pub(crate) fn finish(&mut self) {
+        while self.round().round < self.ledger.charter().rounds {
+            self.commit_all();
+            self.attest_all();
+        }
+        assert!(self.ledger.finished());
+    }
+}
+
+/// The state that an honest fake trainer reaches: a function of the last committed set.
+pub(crate) fn state_after(ledger: &Ledger) -> Hash {
+    ledger.recent().next_back().map_or(ledger.charter().genesis_state, |set| set.digest())
+}
+
+/// A forged copy: the same signature over another body.
+pub(crate) fn forge<T: Clone>(signed: &Signed<T>, change: impl FnOnce(&mut T)) -> Signed<T> {
+    let mut forged = signed.clone();
+    change(&mut forged.body);
+    forged
+}
