@@ -1,0 +1,212 @@
+//! What the own model needs next.
+//!
+//! Purpose: a peer that is any number of rounds behind reaches the open round's state, by the cheaper way.
+//!
+//! Source: section 2 of the training design. The next round's state follows from the stored one and the committed set, so a
+//! peer that is one round behind always replays: until somebody has done so there is no state to fetch. A peer that is
+//! further behind replays while the payloads of the missing rounds are fewer bytes than one state, and are still listed;
+//! otherwise it fetches the newest state whose root a majority attested. That choice is kept until the state is here, or
+//! could not be got from anybody, so that a slow transfer is not restarted with every round.
+//!
+//! Safety: a replayed state is compared with the canonical root as soon as there is one, and a fetched one is named by it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ledger::CommittedSet;
+use wire::{Hash, PeerId};
+
+use crate::fetches::Need;
+use crate::limits::PROVIDERS_MAX;
+use crate::{Job, ModelPoint, Peer, Time, UnitAssignment};
+
+/// Complete failures of a state's providers after which the choice is made anew.
+const STATE_FETCHES_MAX: u32 = 3;
+
+/// What the own model needs next.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Nothing.
+    Rest,
+    /// The state of this point.
+    Load(ModelPoint),
+    /// This set applied.
+    Step(Arc<CommittedSet>),
+    /// These units trained.
+    Work {
+        /// The open round.
+        round: u64,
+        /// The root of its starting state.
+        state_root: Hash,
+        /// The own units.
+        units: Vec<UnitAssignment>,
+    },
+}
+
+impl Peer {
+    /// The round whose starting state the peer should hold: the open one, or 0 before the first opens.
+    pub(crate) fn target_round(&self) -> u64 {
+        self.ledger.round().map_or(0, |open| open.round)
+    }
+
+    /// Decides what the model needs next.
+    pub(crate) fn plan(&mut self) -> Plan {
+        let target = self.target_round();
+        let behind = self.model.is_none_or(|model| model.round < target);
+        if behind { self.plan_behind(target) } else { self.plan_work() }
+    }
+
+    fn plan_work(&self) -> Plan {
+        let (Some(open), Some(model)) = (self.ledger.round(), self.model) else { return Plan::Rest };
+        let done = open.commitment(&self.id).is_some() || self.outbox_commits(open.round);
+        if !self.takes_part() || done || model.round != open.round {
+            return Plan::Rest;
+        }
+        let units = open.units_of(&self.id).into_iter();
+        let units: Vec<UnitAssignment> =
+            units.map(|index| UnitAssignment { index, unit: open.unit_id(index) }).collect();
+        if units.is_empty() || open.round >= self.ledger.charter().rounds {
+            return Plan::Rest;
+        }
+        Plan::Work { round: open.round, state_root: model.state_root, units }
+    }
+
+    fn plan_behind(&mut self, target: u64) -> Plan {
+        let genesis = ModelPoint { round: 0, state_root: self.ledger.charter().genesis_state };
+        if target == 0 {
+            return Plan::Load(genesis);
+        }
+        if let Some(load) = self.load.filter(|load| self.model.is_none_or(|model| model.round < load.round)) {
+            return Plan::Load(load);
+        }
+        let from = self.model.map_or(0, |model| model.round);
+        let snapshot = self.ledger.newest_state().filter(|(round, _)| *round > from);
+        let chosen = match (self.replay_bytes(from, target), snapshot) {
+            (Some(_), None) => None,
+            (Some(_), _) if self.model.is_some() && from + 1 == target => None,
+            (Some(bytes), Some(_)) if bytes < self.ledger.charter().state_bytes => None,
+            (_, Some((round, state_root))) => Some(ModelPoint { round, state_root }),
+            (None, None) => return Plan::Rest,
+        };
+        self.load = chosen;
+        match (chosen, self.model) {
+            (Some(load), _) => Plan::Load(load),
+            (None, None) => Plan::Load(genesis),
+            (None, Some(model)) => {
+                self.ledger.committed(model.round).map_or(Plan::Rest, |set| Plan::Step(Arc::clone(set)))
+            }
+        }
+    }
+
+    /// Bytes of all payloads of the rounds from `from` until `target`; `None` when one is no longer listed.
+    fn replay_bytes(&self, from: u64, target: u64) -> Option<u64> {
+        (from..target).try_fold(0_u64, |bytes, round| {
+            let set = self.ledger.committed(round)?;
+            Some(set.entries.iter().fold(bytes, |bytes, entry| bytes.saturating_add(entry.payload_bytes)))
+        })
+    }
+
+    /// The newest closed round, among those listed, in whose set an own payload is.
+    pub(crate) fn own_committed_round(&self) -> Option<u64> {
+        let mine = |set: &&Arc<CommittedSet>| set.entries.iter().any(|entry| entry.peer == self.id);
+        self.ledger.recent().rev().find(mine).map(|set| set.round)
+    }
+
+    /// The job of a plan, once its blobs are here.
+    pub(crate) fn job_of(&self, plan: &Plan) -> Option<Job> {
+        match plan {
+            Plan::Rest => None,
+            Plan::Work { round, state_root, units } => {
+                Some(Job::Work { round: *round, state_root: *state_root, units: units.clone() })
+            }
+            Plan::Load(point) => {
+                let ready = point.round == 0 || self.fetches.holds(&point.state_root);
+                let own_committed_round = self.own_committed_round();
+                ready.then_some(Job::LoadState {
+                    round: point.round,
+                    state_root: point.state_root,
+                    own_committed_round,
+                })
+            }
+            Plan::Step(set) => {
+                let ready = set.entries.iter().all(|entry| self.fetches.holds(&entry.payload));
+                let own_committed = set.entries.iter().any(|entry| entry.peer == self.id);
+                ready.then(|| Job::OuterStep { round: set.round, committed: (**set).clone(), own_committed })
+            }
+        }
+    }
+
+    /// Makes the wanted blobs those that the plan needs, those that the open round will need, and, for a validator, those
+    /// of the commitments that wait for a block.
+    pub(crate) fn update_needs(&mut self, plan: &Plan, now: Time) {
+        if !std::mem::take(&mut self.needs_changed) {
+            return;
+        }
+        let mut needs = BTreeMap::new();
+        match plan {
+            Plan::Load(point) if point.round > 0 => {
+                let bytes = self.ledger.charter().state_bytes;
+                needs.insert(point.state_root, Need { bytes, providers: self.state_providers(point) });
+            }
+            Plan::Step(set) => {
+                self.need_payloads(set, &mut needs);
+                if let Some(next) = self.ledger.committed(set.round + 1) {
+                    self.need_payloads(next, &mut needs);
+                }
+            }
+            Plan::Load(_) | Plan::Work { .. } | Plan::Rest => {}
+        }
+        let near = self.model.is_some_and(|model| model.round + 1 >= self.target_round());
+        if let Some(open) = self.ledger.round().filter(|_| near) {
+            for entry in open.commitments() {
+                let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };
+                needs.insert(entry.payload, need);
+            }
+        }
+        if let Some(ordering) = &self.ordering {
+            ordering.add_needs(&mut needs);
+        }
+        self.fetches.set_needs(needs, now);
+    }
+
+    /// Notes that all providers of a blob failed `times` times: a state that nobody has is given up for a newer one.
+    pub(crate) fn note_unavailable_state(&mut self, hash: Hash, times: u32) {
+        if times >= STATE_FETCHES_MAX && self.load.is_some_and(|load| load.state_root == hash) {
+            self.load = None;
+            self.needs_changed = true;
+        }
+    }
+
+    fn need_payloads(&self, set: &CommittedSet, needs: &mut BTreeMap<Hash, Need>) {
+        for entry in &set.entries {
+            let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };
+            needs.insert(entry.payload, need);
+        }
+    }
+
+    /// A committed payload is held by its peer and by the validators.
+    fn payload_providers(&self, peer: PeerId) -> Vec<PeerId> {
+        let mut providers = vec![peer];
+        providers.extend(self.ledger.charter().validators.iter().filter(|validator| **validator != peer));
+        providers.truncate(PROVIDERS_MAX);
+        providers
+    }
+
+    /// A canonical state is held by who attested it or worked from it; the beacon-free hash order spreads the load.
+    fn state_providers(&self, point: &ModelPoint) -> Vec<PeerId> {
+        let mut providers: Vec<PeerId> = match self.ledger.committed(point.round) {
+            Some(set) => set.entries.iter().map(|entry| entry.peer).collect(),
+            None => self.ledger.round().map_or_else(Vec::new, |open| {
+                let agrees = |peer: &&PeerId| open.attestation(peer) == Some(point.state_root);
+                open.members.iter().filter(agrees).copied().collect()
+            }),
+        };
+        providers
+            .sort_by_key(|peer| Hash::derive("cairn v1 provider order", &[&self.id.0, &peer.0, &point.state_root.0]));
+        providers.truncate(PROVIDERS_MAX - 1);
+        let validators = self.ledger.charter().validators.iter();
+        let validator = validators.copied().find(|validator| !providers.contains(validator));
+        providers.extend(validator);
+        providers
+    }
+}

@@ -1,0 +1,362 @@
+//! The validator's duty: collect transactions, make sure of their payloads, order them in blocks.
+//!
+//! Purpose: one history that every peer can check. This version has one proposer, the charter's first validator; a
+//! Byzantine-fault-tolerant engine takes its place when there are several.
+//!
+//! Message sequence: `Submit` → signatures and rules are checked → a commitment's payload is fetched from its peer → at most
+//! every `block_interval_us`, and at a round's deadline, a block is proposed → it is made durable → it is sent.
+//!
+//! Safety: a committed payload has a holder besides its peer, since it is fetched before it is included; a block is durable
+//! before anybody sees it, so a validator that crashes never signs two blocks of one height that others could see.
+//! Liveness: a transaction that could be accepted later (its round's root is not canonical yet) waits here; one that was
+//! lost, or dropped because the pool was full, is submitted again by its peer.
+//!
+//! What it does not do: it does not keep the pool over a restart, and it does not judge whether units were computed honestly.
+
+use std::collections::BTreeMap;
+
+use ledger::{Ledger, Rejection};
+use wire::{Action, Block, Commitment, Hash, Message, PeerId, Signable, Signed, Transaction, Verified, VerifiedBlock};
+
+use crate::fetches::{Fetches, Need};
+use crate::limits::{PAYLOAD_FETCHES_MAX, POOL_MAX, POOL_PER_SIGNER_MAX};
+use crate::{FaultKind, HaltReason, Output, Peer, Time};
+
+/// What a validator holds for the next blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Ordering {
+    pool: BTreeMap<Hash, Waiting>,
+    arrivals: u64,
+    /// Whether something changed since the last proposal that may make a block.
+    ready: bool,
+    not_before: Time,
+    /// The open round, and when this process first saw it open.
+    opened: Option<(u64, Time)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    transaction: Verified<Transaction>,
+    arrival: u64,
+    /// Who submitted it.
+    from: PeerId,
+}
+
+impl Waiting {
+    /// Joins and leaves first, then attestations, which commitments may wait for.
+    fn class(&self) -> u8 {
+        match self.transaction.body.action {
+            Action::Join { .. } | Action::Leave { .. } => 0,
+            Action::Attest(_) => 1,
+            Action::Commit(_) => 2,
+        }
+    }
+
+    /// Its payload and the size it states.
+    fn payload(&self) -> Option<(Hash, u64)> {
+        match &self.transaction.body.action {
+            Action::Commit(commitment) => Some((commitment.payload, commitment.payload_bytes)),
+            Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => None,
+        }
+    }
+}
+
+impl Ordering {
+    /// When the next proposal may be made, if there is anything for it.
+    pub(crate) fn next_proposal(&self) -> Option<Time> {
+        (self.ready && !self.pool.is_empty()).then_some(self.not_before)
+    }
+
+    /// When the open round, whose deadline is `at`, can be closed without all commitments.
+    pub(crate) fn next_deadline(&self, at: Time, round_us_max: u64) -> Time {
+        self.not_before.max(self.lasts_until(at, round_us_max))
+    }
+
+    /// A round stays open for its whole time while its validator runs: what was done before the validator was away is
+    /// submitted again after it came back, and must not find the round closed.
+    fn lasts_until(&self, deadline: Time, round_us_max: u64) -> Time {
+        self.opened.map_or(deadline, |(_, seen)| deadline.max(seen.after(round_us_max)))
+    }
+
+    fn note_round(&mut self, round: Option<u64>, now: Time) {
+        if self.opened.map(|(round, _)| round) != round {
+            self.opened = round.map(|round| (round, now));
+        }
+    }
+
+    /// Notes that a payload arrived, or anything else that may make a block.
+    pub(crate) fn wake(&mut self) {
+        self.ready = true;
+    }
+
+    /// Adds the payloads that commitments wait for.
+    pub(crate) fn add_needs(&self, needs: &mut BTreeMap<Hash, Need>) {
+        for waiting in self.pool.values() {
+            if let Some((payload, bytes)) = waiting.payload() {
+                let mut providers = vec![waiting.transaction.signer];
+                if waiting.from != waiting.transaction.signer {
+                    providers.push(waiting.from);
+                }
+                needs.entry(payload).or_insert(Need { bytes, providers });
+            }
+        }
+    }
+
+    /// Takes the commitments to a payload out of the pool, and names their signers.
+    fn take_by_payload(&mut self, payload: Hash, keep: impl Fn(u64) -> bool) -> Vec<(Hash, PeerId)> {
+        let lies = |waiting: &Waiting| waiting.payload().is_some_and(|(hash, bytes)| hash == payload && !keep(bytes));
+        let taken = self.pool.extract_if(.., |_, waiting| lies(waiting));
+        taken.map(|(digest, waiting)| (digest, waiting.transaction.signer)).collect()
+    }
+
+    fn has_room(&self, signer: PeerId) -> bool {
+        let of_signer = self.pool.values().filter(|waiting| waiting.transaction.signer == signer);
+        self.pool.len() < POOL_MAX && of_signer.count() < POOL_PER_SIGNER_MAX
+    }
+
+    /// Whether the signer has another statement here for the same place.
+    fn contradicts(&self, transaction: &Signed<Transaction>) -> bool {
+        let same_place = |other: &Action| match (other, &transaction.body.action) {
+            (Action::Commit(one), Action::Commit(two)) => one.round == two.round,
+            (Action::Attest(one), Action::Attest(two)) => one.round == two.round,
+            _ => false,
+        };
+        let mut others = self.pool.values().filter(|waiting| waiting.transaction.signer == transaction.signer);
+        others.any(|waiting| same_place(&waiting.transaction.body.action))
+    }
+
+    /// The transactions for a block, in order.
+    fn candidates(&self, fetches: &Fetches) -> Vec<Verified<Transaction>> {
+        let here = |waiting: &&Waiting| waiting.payload().is_none_or(|(payload, _)| fetches.holds(&payload));
+        let mut chosen: Vec<&Waiting> = self.pool.values().filter(here).collect();
+        chosen.sort_by_key(|waiting| (waiting.class(), waiting.arrival));
+        chosen.into_iter().map(|waiting| waiting.transaction.clone()).collect()
+    }
+
+    /// Drops what can no longer be accepted, and gives the payloads of the dropped commitments.
+    fn prune(&mut self, ledger: &Ledger) -> Vec<Hash> {
+        let gone = |waiting: &Waiting| {
+            let verdict = ledger.check(&waiting.transaction).err();
+            verdict.is_some_and(|rejection| judge(&rejection, &waiting.transaction, ledger) != Verdict::Wait)
+        };
+        let dropped = self.pool.extract_if(.., |_, waiting| gone(waiting));
+        dropped.filter_map(|(_, waiting)| waiting.payload()).map(|(payload, _)| payload).collect()
+    }
+}
+
+/// What to do with a transaction that the ledger does not accept now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It may be accepted later.
+    Wait,
+    /// An honest peer may have sent it: late, or twice.
+    Drop,
+    /// An honest peer never signs this.
+    Fault,
+    /// It contradicts what the signer said before.
+    Equivocation,
+}
+
+fn judge(rejection: &Rejection, transaction: &Signed<Transaction>, ledger: &Ledger) -> Verdict {
+    let signer = &transaction.signer;
+    match rejection {
+        Rejection::NotStarted | Rejection::StateUnknown { .. } => Verdict::Wait,
+        Rejection::RoundNotOpen { open, got } if got > open => Verdict::Wait,
+        Rejection::AlreadyAttested { .. } | Rejection::AlreadyCommitted { .. } => {
+            let open = ledger.round();
+            let same = match &transaction.body.action {
+                Action::Attest(attestation) => {
+                    open.and_then(|open| open.attestation(signer)) == Some(attestation.state_root)
+                }
+                Action::Commit(commitment) => open
+                    .and_then(|open| open.commitment(signer))
+                    .is_some_and(|entry| entry.payload == commitment.payload),
+                Action::Join { .. } | Action::Leave { .. } => true,
+            };
+            if same { Verdict::Drop } else { Verdict::Equivocation }
+        }
+        Rejection::RoundNotOpen { .. }
+        | Rejection::Finished
+        | Rejection::AllRoundsDone { .. }
+        | Rejection::AlreadyJoined
+        | Rejection::NotJoined
+        | Rejection::NotMember { .. }
+        | Rejection::WrongSequence { .. }
+        | Rejection::AccountsFull { .. }
+        | Rejection::MembersFull { .. } => Verdict::Drop,
+        Rejection::Malformed { .. }
+        | Rejection::WrongRun { .. }
+        | Rejection::NoUnits { .. }
+        | Rejection::WrongUnits { .. }
+        | Rejection::ReceiptSigner { .. }
+        | Rejection::ReceiptRun { .. }
+        | Rejection::ReceiptRound { .. }
+        | Rejection::ReceiptUnit { .. }
+        | Rejection::ReceiptState { .. }
+        | Rejection::ReceiptTokens { .. }
+        | Rejection::ReceiptCounter { .. } => Verdict::Fault,
+    }
+}
+
+impl Peer {
+    /// Takes a submitted transaction into the pool, if it is one that a block could contain.
+    pub(crate) fn collect(&mut self, from: PeerId, transaction: Signed<Transaction>, now: Time, out: &mut Vec<Output>) {
+        let Some(ordering) = &self.ordering else { return };
+        let digest = transaction.body.digest();
+        if ordering.pool.contains_key(&pool_key(&transaction, digest)) || !ordering.has_room(transaction.signer) {
+            return;
+        }
+        if transaction.body.run != self.run {
+            return self.fault(from, FaultKind::WrongRun, Some(digest), now, out);
+        }
+        let Ok(transaction) = transaction.verify() else {
+            return self.fault(from, FaultKind::BadSignature, Some(digest), now, out);
+        };
+        let signer = transaction.signer;
+        let mut verdict = match self.ledger.check(&transaction) {
+            Ok(()) => Verdict::Wait,
+            Err(rejection) => match judge(&rejection, &transaction, &self.ledger) {
+                Verdict::Fault => {
+                    let kind = FaultKind::RejectedTransaction { reason: rejection.to_string() };
+                    return self.fault(signer, kind, Some(digest), now, out);
+                }
+                verdict => verdict,
+            },
+        };
+        if verdict == Verdict::Wait && ordering.contradicts(&transaction) {
+            verdict = Verdict::Equivocation;
+        }
+        match verdict {
+            Verdict::Wait => self.pool(from, transaction, digest, now, out),
+            Verdict::Equivocation => self.fault(signer, FaultKind::Equivocation, Some(digest), now, out),
+            Verdict::Drop | Verdict::Fault => {}
+        }
+    }
+
+    fn pool(
+        &mut self,
+        from: PeerId,
+        transaction: Verified<Transaction>,
+        digest: Hash,
+        now: Time,
+        out: &mut Vec<Output>,
+    ) {
+        if let Action::Commit(commitment) = &transaction.body.action
+            && let Some(reason) = self.refuses(&transaction.signer, commitment)
+        {
+            let kind = FaultKind::RejectedTransaction { reason };
+            return self.fault(transaction.signer, kind, Some(digest), now, out);
+        }
+        let Some(ordering) = &mut self.ordering else { return };
+        let arrival = ordering.arrivals;
+        ordering.arrivals += 1;
+        ordering.ready = true;
+        ordering.pool.insert(pool_key(&transaction, digest), Waiting { transaction, arrival, from });
+        self.needs_changed = true;
+    }
+
+    /// Why a commitment that the ledger would accept is not worth fetching: it is larger than a whole state, or another
+    /// peer announced the same payload before. Payloads are made from different units, so honest ones never agree.
+    fn refuses(&self, signer: &PeerId, commitment: &Commitment) -> Option<String> {
+        if commitment.payload_bytes > self.ledger.charter().state_bytes {
+            return Some(format!("a payload of {} bytes is larger than the state", commitment.payload_bytes));
+        }
+        let mut committed = self.ledger.round().into_iter().flat_map(|open| open.commitments());
+        let mut pooled = self.ordering.iter().flat_map(|ordering| ordering.pool.values());
+        let copied = committed.any(|entry| entry.payload == commitment.payload && entry.peer != *signer)
+            || pooled.any(|waiting| {
+                let payload = waiting.payload().map(|(payload, _)| payload);
+                payload == Some(commitment.payload) && waiting.transaction.signer != *signer
+            });
+        copied.then(|| "its payload was announced by another peer before".to_owned())
+    }
+
+    /// Notes the true size of a payload that arrived: who announced another loses its commitment.
+    pub(crate) fn check_payload_size(&mut self, payload: Hash, bytes: u64, now: Time, out: &mut Vec<Output>) {
+        let Some(ordering) = &mut self.ordering else { return };
+        ordering.wake();
+        for (digest, signer) in ordering.take_by_payload(payload, |stated| stated == bytes) {
+            self.fault(signer, FaultKind::UnavailablePayload, Some(digest), now, out);
+        }
+    }
+
+    /// Notes that all providers of a payload failed `times` times.
+    pub(crate) fn note_unavailable_payload(&mut self, payload: Hash, times: u32, now: Time, out: &mut Vec<Output>) {
+        let Some(ordering) = self.ordering.as_mut().filter(|_| times >= PAYLOAD_FETCHES_MAX) else { return };
+        for (digest, signer) in ordering.take_by_payload(payload, |_| false) {
+            self.needs_changed = true;
+            self.fault(signer, FaultKind::UnavailablePayload, Some(digest), now, out);
+        }
+    }
+
+    /// Makes a block if it is time for one. True when it did.
+    pub(crate) fn order(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
+        let round_us_max = self.ledger.charter().round_us_max;
+        let Some(ordering) = &mut self.ordering else { return false };
+        ordering.note_round(self.ledger.round().map(|open| open.round), now);
+        let lasts_until = |at: u64| ordering.lasts_until(Time::from_micros(at), round_us_max);
+        let deadline = self.ledger.closes_at_us().is_some_and(|at| lasts_until(at) <= now);
+        let due = deadline || (ordering.ready && !ordering.pool.is_empty());
+        if !due || now < ordering.not_before {
+            return false;
+        }
+        ordering.ready = false;
+        ordering.not_before = now.after(self.config.block_interval_us);
+        let candidates = ordering.candidates(&self.fetches);
+        let Some(block) = self.propose(now, candidates) else { return false };
+        let height = block.header.body.height;
+        if let Err(error) = self.adopt(VerifiedBlock::trusted(block.clone()), now, out) {
+            self.ordering = None;
+            self.halt(HaltReason::DamagedStore { height, reason: error.to_string() }, out);
+            return false;
+        }
+        self.after_block(out);
+        self.spread(&block, out);
+        true
+    }
+
+    /// The next block. Its time is now, except where that alone would close a round whose deadline passed while this
+    /// validator was away: then it is just before the deadline.
+    fn propose(&self, now: Time, candidates: Vec<Verified<Transaction>>) -> Option<Block> {
+        let now_us = now.as_micros();
+        let deadline_us = self.ledger.round().map_or(u64::MAX, |open| open.deadline_us);
+        let lasts_until =
+            self.ordering.as_ref()?.lasts_until(Time::from_micros(deadline_us), self.ledger.charter().round_us_max);
+        if now_us < deadline_us || now >= lasts_until {
+            return self.ledger.propose(&self.identity, now_us, candidates);
+        }
+        let block = self.ledger.propose(&self.identity, deadline_us - 1, candidates.clone())?;
+        let applied = self.ledger.clone().apply_verified(&VerifiedBlock::trusted(block.clone())).ok()?;
+        if applied.closed.is_none() {
+            return Some(block);
+        }
+        // Everybody has committed, so that the round closes at any time: the true one lets the next round start well.
+        self.ledger.propose(&self.identity, now_us, candidates)
+    }
+
+    /// Drops from the pool what the newest block settled.
+    fn after_block(&mut self, out: &mut Vec<Output>) {
+        let Some(ordering) = &mut self.ordering else { return };
+        let payloads = ordering.prune(&self.ledger);
+        ordering.ready = true;
+        self.forget_unless_kept(payloads, out);
+    }
+
+    /// Sends a new block to those that are level, and the new height to those that are not.
+    fn spread(&mut self, block: &Block, out: &mut Vec<Output>) {
+        let height = block.header.body.height;
+        for to in self.links.up().collect::<Vec<_>>() {
+            if self.links.height_of(to) >= height {
+                self.links.raise_height(to, height + 1);
+                out.push(Output::Send { to, message: Message::Block(block.clone()) });
+            } else {
+                self.greet(to, out);
+            }
+        }
+    }
+}
+
+/// The name of a transaction in the pool: signers share digests when they say the same.
+fn pool_key(transaction: &Signed<Transaction>, digest: Hash) -> Hash {
+    Hash::derive("cairn v1 pool key", &[&transaction.signer.0, &digest.0])
+}

@@ -1,0 +1,9 @@
+//! The peer by scenario: what it does when a given thing happens.
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+mod blocks;
+mod links;
+mod ordering;
+mod restart;
+mod rounds;
+mod world;
