@@ -1,0 +1,63 @@
+//! The event queue.
+
+use std::collections::BTreeMap;
+
+use swarm::{JobId, Time};
+use wire::{Hash, Message};
+
+/// What travels over a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Parcel {
+    /// A message.
+    Message(Box<Message>),
+    /// Bytes that an adversary made up.
+    Bytes(Vec<u8>),
+}
+
+/// Something that happens at a time. Hosts are named by their place; a *life* counts a host's starts, so that what was meant
+/// for an earlier life is dropped.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A host starts, for the first time or after a crash.
+    Start { host: usize },
+    /// A host's own timeout.
+    Tick { host: usize, life: u32 },
+    /// A dial ends.
+    Dialled { from: usize, to: usize, life: u32 },
+    /// A host notices that a connection is gone.
+    Broken { host: usize, other: usize, life: u32, epoch: u32 },
+    /// A message arrives.
+    Deliver { from: usize, to: usize, epoch: u32, parcel: Parcel },
+    /// A job ends.
+    JobDone { host: usize, life: u32, job: JobId },
+    /// A host turns to the next provider of a blob.
+    FetchNext { host: usize, life: u32, hash: Hash },
+    /// A transfer ends, well or not.
+    FetchEnd { host: usize, life: u32, hash: Hash, from: usize, from_life: u32 },
+    /// A host crashes.
+    Crash { host: usize, life: u32 },
+    /// The network splits.
+    Split,
+    /// The network is whole again.
+    Rejoin,
+}
+
+/// Events by time; those of one time in the order in which they were added.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    queue: BTreeMap<(Time, u64), Event>,
+    added: u64,
+}
+
+impl Events {
+    /// Adds an event.
+    pub(crate) fn add(&mut self, at: Time, event: Event) {
+        self.queue.insert((at, self.added), event);
+        self.added += 1;
+    }
+
+    /// Takes the next event.
+    pub(crate) fn next(&mut self) -> Option<(Time, Event)> {
+        self.queue.pop_first().map(|((at, _), event)| (at, event))
+    }
+}
