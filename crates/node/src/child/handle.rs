@@ -1,0 +1,235 @@
+//! The parent's end of a child process.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ledger::Piece;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use wire::PeerId;
+
+use super::{ChildConfig, Order, Report};
+use crate::member::{Ended, Failure, FailureKind};
+use crate::status::{PeerStatus, RoundReport};
+
+const ORDERS_QUEUED_MAX: usize = 16;
+/// How long a child may take to stop before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// How to run a child.
+#[derive(Clone, Debug)]
+pub struct ChildProgram {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+type Pieces = Arc<Mutex<VecDeque<oneshot::Sender<Option<Piece>>>>>;
+
+/// A peer in a process of its own.
+#[derive(Debug)]
+pub struct ChildHandle {
+    id: PeerId,
+    address: SocketAddr,
+    orders: mpsc::Sender<Order>,
+    pieces: Pieces,
+    status: watch::Receiver<PeerStatus>,
+    ended: watch::Receiver<Option<Ended>>,
+    kill: mpsc::Sender<()>,
+}
+
+impl ChildHandle {
+    /// Starts a process, and waits until its peer listens.
+    ///
+    /// # Errors
+    /// What the child says, or that it cannot be started.
+    pub async fn start(program: &ChildProgram, config: &ChildConfig) -> Result<Self, Failure> {
+        let mut process = Command::new(&program.program)
+            .args(&program.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| unexpected(format!("cannot start `{}`: {error}", program.program.display())))?;
+        let mut input = process.stdin.take().expect("standard input is piped");
+        let output = process.stdout.take().expect("standard output is piped");
+        write_line(&mut input, config)
+            .await
+            .map_err(|error| unexpected(format!("a child took no configuration: {error}")))?;
+        let mut reader = Reader { lines: BufReader::new(output).lines(), rounds: Arc::default() };
+        let first = reader.first_status().await?;
+        let (id, address) = (first.id, first.address);
+        let (status_sender, status) = watch::channel(first);
+        let (ended_sender, ended) = watch::channel(None);
+        let (orders, orders_receiver) = mpsc::channel(ORDERS_QUEUED_MAX);
+        let (kill, kill_receiver) = mpsc::channel(1);
+        let pieces = Pieces::default();
+        tokio::spawn(forward(input, orders_receiver));
+        let reading = tokio::spawn(reader.run(status_sender, pieces.clone()));
+        tokio::spawn(supervise(process, reading, kill_receiver, ended_sender));
+        Ok(Self { id, address, orders, pieces, status, ended, kill })
+    }
+
+    /// The peer's id.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its newest status, and a way to wait for the next.
+    pub fn status(&self) -> watch::Receiver<PeerStatus> {
+        self.status.clone()
+    }
+
+    /// Why it ended, once it has.
+    pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.clone()
+    }
+
+    /// Tells it where others listen.
+    pub async fn introduce(&self, peers: Vec<(PeerId, SocketAddr)>) {
+        // A child that ended needs no addresses.
+        let _ = self.orders.send(Order::Introduce(peers)).await;
+    }
+
+    /// The piece of a peer, as of this peer's ledger.
+    pub async fn piece(&self, peer: PeerId) -> Option<Piece> {
+        let (answer, receiver) = oneshot::channel();
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
+        self.orders.send(Order::Piece(peer)).await.ok()?;
+        receiver.await.ok().flatten()
+    }
+
+    /// Stops it as if it paused. Returns when the process has ended; one that takes too long is killed.
+    pub async fn shutdown(&self) {
+        // A child that ended takes no orders.
+        let _ = self.orders.send(Order::Stop).await;
+        let mut ended = self.ended.clone();
+        if tokio::time::timeout(STOP_MAX, ended.wait_for(Option::is_some)).await.is_err() {
+            tracing::warn!(peer = ?self.id, "a child process did not stop in time and is killed");
+            self.kill();
+            let _ = ended.wait_for(Option::is_some).await;
+        }
+    }
+
+    /// Kills the process.
+    pub fn kill(&self) {
+        // A full or closed channel means that it is being killed already.
+        let _ = self.kill.try_send(());
+    }
+}
+
+struct Reader {
+    lines: Lines<BufReader<ChildStdout>>,
+    rounds: Arc<Vec<RoundReport>>,
+}
+
+impl Reader {
+    /// The next report; other lines are skipped.
+    async fn next(&mut self) -> Option<Report> {
+        loop {
+            let line = self.lines.next_line().await.ok().flatten()?;
+            match serde_json::from_str(&line) {
+                Ok(report) => return Some(report),
+                Err(error) => tracing::trace!(%error, "a child wrote a line that is no report"),
+            }
+        }
+    }
+
+    async fn first_status(&mut self) -> Result<PeerStatus, Failure> {
+        loop {
+            match self.next().await {
+                Some(Report::Status(status)) => return Ok(self.complete(*status)),
+                Some(Report::Round(round)) => Arc::make_mut(&mut self.rounds).push(round),
+                Some(Report::Failed(failure)) => return Err(failure),
+                Some(Report::Piece(..)) => {}
+                None => return Err(unexpected("a child ended before it listened".to_owned())),
+            }
+        }
+    }
+
+    /// Reads reports until the child ends; gives the failure that it reported.
+    async fn run(mut self, sender: watch::Sender<PeerStatus>, pieces: Pieces) -> Option<Failure> {
+        let mut failed = None;
+        while let Some(report) = self.next().await {
+            match report {
+                Report::Status(status) => {
+                    sender.send_replace(self.complete(*status));
+                }
+                Report::Round(round) => Arc::make_mut(&mut self.rounds).push(round),
+                Report::Piece(_, piece) => {
+                    let answer = pieces.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    if let Some(answer) = answer {
+                        // Whoever asked may have given up.
+                        let _ = answer.send(piece.map(|piece| *piece));
+                    }
+                }
+                Report::Failed(failure) => failed = Some(failure),
+            }
+        }
+        pieces.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        failed
+    }
+
+    fn complete(&self, mut status: PeerStatus) -> PeerStatus {
+        status.rounds = self.rounds.clone();
+        status
+    }
+}
+
+async fn write_line(input: &mut ChildStdin, value: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value).expect("plain data is JSON");
+    line.push(b'\n');
+    input.write_all(&line).await?;
+    input.flush().await
+}
+
+/// Writes orders until the handle is dropped or the child ends; then closes the child's input, which ends it.
+async fn forward(mut input: ChildStdin, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        if let Err(error) = write_line(&mut input, &order).await {
+            tracing::debug!(%error, "a child takes no orders");
+            return;
+        }
+    }
+}
+
+async fn supervise(
+    mut process: Child,
+    reading: tokio::task::JoinHandle<Option<Failure>>,
+    mut kill: mpsc::Receiver<()>,
+    ended: watch::Sender<Option<Ended>>,
+) {
+    let status = tokio::select! {
+        status = process.wait() => status,
+        Some(()) = kill.recv() => {
+            // Fails only when it has ended by itself.
+            let _ = process.start_kill();
+            process.wait().await
+        }
+    };
+    let reported = reading.await.ok().flatten();
+    let crashed = match status {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(unexpected(format!("a child process ended with {status}"))),
+        Err(error) => Some(unexpected(format!("a child process is lost: {error}"))),
+    };
+    ended.send_replace(Some(Ended { failure: reported.or(crashed) }));
+}
+
+fn unexpected(message: String) -> Failure {
+    let hint = "start again: it goes on from the last committed round".to_owned();
+    Failure { kind: FailureKind::Unexpected, message, hint }
+}

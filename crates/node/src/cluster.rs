@@ -1,0 +1,285 @@
+//! The peers of one machine: founds a run or resumes one, starts its peers, and watches them.
+//!
+//! Peer 1 has the user's key, founds the run and orders its blocks. When the newest run of the data directory has the same
+//! recipe, corpus and number of peers, it goes on where it stopped, or is served on when it is complete; otherwise, or when
+//! that is asked for, a new one is founded beside it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use learn::data::Role;
+use ledger::Piece;
+use swarm::CheckedBlocks;
+use tokio::sync::{broadcast, watch};
+use wire::{Identity, PeerId, RunId};
+
+use crate::Checkpoint;
+use crate::child::{ChildConfig, ChildHandle, ChildProgram};
+use crate::home::{Home, RunHome};
+use crate::member::{Failure, Member};
+use crate::observe::{Observer, Outcome, Watched};
+use crate::peer::{self, NodeConfig, NodeError};
+use crate::store::StoreError;
+use crate::transport::TransportConfig;
+use crate::view::{Baseline, NetEvent, NetState};
+use crate::workload::{Cores, Workload};
+
+/// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
+/// peer that is gone is started again, and a slow one is waited for.
+pub const ROUND_SECONDS_MAX: u64 = 600;
+/// Shares minted per round, in micro-shares: a thousand shares.
+pub const SHARES_PER_ROUND: u64 = 1_000_000_000;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The data directory.
+    pub home: PathBuf,
+    /// The recipe and the corpus.
+    pub workload: Arc<Workload>,
+    /// The user's own text, when the corpus is not the bundled one; child processes read it themselves.
+    pub data: Option<PathBuf>,
+    /// How many peers, at least 1.
+    pub peers: usize,
+    /// The cores that the peers may use together.
+    pub cores: Cores,
+    /// How to run each peer in a process of its own; none runs all in this one.
+    pub processes: Option<ChildProgram>,
+    /// Whether to found a new run even if there is one to resume.
+    pub fresh: bool,
+    /// The recorded baseline of the recipe, for people to compare with.
+    pub baseline: Option<Baseline>,
+}
+
+/// The running peers of a machine.
+#[derive(Debug)]
+pub struct Cluster {
+    home: Home,
+    run: RunHome,
+    resumed: bool,
+    members: Vec<Member>,
+    observer: Observer,
+    observing: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Cluster {
+    /// Opens the data directory, starts all peers and introduces them to each other.
+    ///
+    /// # Errors
+    /// [`Failure`] when the directory, a peer's files, or the network cannot be used.
+    pub async fn start(config: ClusterConfig) -> Result<Self, Failure> {
+        let failure = |error: StoreError| Failure::from(&NodeError::from(error));
+        let home = Home::open(&config.home).map_err(failure)?;
+        let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
+        let identities = identities.map_err(failure)?;
+        let (run, resumed) = choose_run(&home, &config, &identities[0]).map_err(failure)?;
+        let observed = run.observed().map_err(failure)?.unwrap_or_default();
+        let members = start_members(&home, &run, &config, &identities).await?;
+        let addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
+        let (stop, stopped) = watch::channel(false);
+        let watched = Watched {
+            run: run.clone(),
+            workload: config.workload.clone(),
+            cores: config.cores.clone(),
+            baseline: config.baseline.clone(),
+            data_label: data_label(&config.workload),
+            statuses: members.iter().map(Member::status).collect(),
+            ended: members.iter().map(Member::ended).collect(),
+        };
+        let (observer, observing) = Observer::start(watched, observed, stopped);
+        for member in &members {
+            member.introduce(addresses.clone()).await;
+        }
+        Ok(Self { home, run, resumed, members, observer, observing, stop })
+    }
+
+    /// The data directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The run's directory.
+    pub fn run_path(&self) -> &Path {
+        self.run.path()
+    }
+
+    /// The run.
+    pub fn run_id(&self) -> RunId {
+        self.run.charter().body.run_id()
+    }
+
+    /// Whether the run was started before, and goes on.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// The peers, in the order of their numbers.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// What is observed; cheap to clone and to keep.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// The whole state of the network as of now.
+    pub fn state(&self) -> NetState {
+        self.observer.state()
+    }
+
+    /// The changes of that state.
+    pub fn subscribe(&self) -> broadcast::Receiver<NetEvent> {
+        self.observer.events().subscribe()
+    }
+
+    /// The newest model that may be served.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<Checkpoint>>> {
+        self.observer.checkpoints()
+    }
+
+    /// The piece of a local peer, counted from 1; none before its first block.
+    pub async fn piece(&self, number: usize) -> Option<Piece> {
+        let member = self.members.get(number.checked_sub(1)?)?;
+        self.piece_of(member.id()).await
+    }
+
+    /// The piece of a peer, as of peer 1's ledger.
+    pub async fn piece_of(&self, peer: PeerId) -> Option<Piece> {
+        self.members[0].piece(peer).await
+    }
+
+    /// Waits until the run is complete, or something failed.
+    pub async fn outcome(&self) -> Outcome {
+        let mut outcome = self.observer.outcome();
+        let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        ended.unwrap_or_else(|| {
+            Outcome::Failed(Failure {
+                kind: crate::member::FailureKind::Unexpected,
+                message: "the observer ended unexpectedly".to_owned(),
+                hint: "start again: it goes on from the last committed round".to_owned(),
+            })
+        })
+    }
+
+    /// Stops all peers as if they paused, and saves what was observed.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        if self.observing.await.is_err() {
+            tracing::warn!("the observer ended unexpectedly");
+        }
+        // The validator last, so that nobody waits for it.
+        for member in self.members.iter().rev() {
+            member.shutdown().await;
+        }
+    }
+
+    /// Ends all peers at once, with nothing flushed or closed, as a crash does.
+    pub async fn kill(self) {
+        self.observing.abort();
+        for member in &self.members {
+            member.kill();
+        }
+        for member in &self.members {
+            // A killed task drops its sender, a killed process reports its end.
+            let _ = member.ended().wait_for(Option::is_some).await;
+        }
+    }
+}
+
+/// The run to resume, or a new one.
+fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
+    let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
+    let charter = config.workload.charter(founder.id(), members, ROUND_SECONDS_MAX * 1_000_000, SHARES_PER_ROUND);
+    if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
+        let kept = &run.charter().body;
+        let same =
+            config.workload.matches(kept) && kept.start_members == members && kept.validators == charter.validators;
+        if same {
+            return Ok((run, true));
+        }
+    }
+    Ok((home.found_run(founder, &config.workload, charter)?, false))
+}
+
+async fn start_members(
+    home: &Home,
+    run: &RunHome,
+    config: &ClusterConfig,
+    identities: &[Identity],
+) -> Result<Vec<Member>, Failure> {
+    let ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
+    let checked = CheckedBlocks::default();
+    let mut members: Vec<Member> = Vec::new();
+    for (number, identity) in (1..).zip(identities) {
+        let started = match &config.processes {
+            None => start_task(run, config, (number, identity), &ids, &checked).await,
+            Some(program) => start_process(home, run, config, number, &ids, program).await,
+        };
+        match started {
+            Ok(member) => members.push(member),
+            Err(failure) => {
+                for member in &members {
+                    member.shutdown().await;
+                }
+                return Err(failure);
+            }
+        }
+    }
+    Ok(members)
+}
+
+async fn start_task(
+    run: &RunHome,
+    config: &ClusterConfig,
+    (number, identity): (usize, &Identity),
+    ids: &[PeerId],
+    checked: &CheckedBlocks,
+) -> Result<Member, Failure> {
+    let node = NodeConfig {
+        directory: run.peer_path(number),
+        identity: identity.clone(),
+        charter: run.charter().clone(),
+        workload: config.workload.clone(),
+        cores: config.cores.clone(),
+        transport: TransportConfig::default(),
+        peers: ids.to_vec(),
+        checked: checked.clone(),
+    };
+    peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))
+}
+
+async fn start_process(
+    home: &Home,
+    run: &RunHome,
+    config: &ClusterConfig,
+    number: usize,
+    ids: &[PeerId],
+    program: &ChildProgram,
+) -> Result<Member, Failure> {
+    let child = ChildConfig {
+        directory: run.peer_path(number),
+        key: home.key_path(number),
+        charter: run.charter().clone().into_signed(),
+        recipe: String::from_utf8(config.workload.recipe.to_bytes()).expect("a recipe is JSON"),
+        data: config.data.clone(),
+        cores: (config.cores.count() / ids.len()).max(1),
+        bind: TransportConfig::default().bind,
+        peers: ids.to_vec(),
+    };
+    ChildHandle::start(program, &child).await.map(Member::Process)
+}
+
+/// One line on the data.
+fn data_label(workload: &Workload) -> String {
+    let manifest = workload.corpus.manifest();
+    let count = |role: Role| manifest.files.iter().filter(|file| file.role == role).count();
+    format!(
+        "{}: {} to train on ({} tokens), {} held out",
+        manifest.name,
+        count(Role::Train),
+        workload.corpus.train.len(),
+        count(Role::Heldout)
+    )
+}

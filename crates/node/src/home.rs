@@ -1,0 +1,233 @@
+//! The data directory: the user's identity, the keys of other local peers, and one directory per run.
+//!
+//! ```text
+//! lock                  one process at a time
+//! identity.key          the user's key: peer 1
+//! peers/peer-2.key …    the keys of other peers on this machine
+//! newest                the id of the run that was started last
+//! runs/<run id>/        charter.json, recipe.json, tokenizer.json, observed.json, summary.json
+//! runs/<run id>/peer-1/ … what each peer keeps
+//! ```
+//!
+//! Identities lie outside of the runs, so that removing a run loses no key.
+
+use std::path::{Path, PathBuf};
+
+use learn::Recipe;
+use model::Tokenizer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wire::{Charter, Identity, RunId, Signed, Verified};
+
+use crate::identity::load_or_create;
+use crate::store::{DirectoryLock, StoreError, file};
+use crate::workload::Workload;
+
+const CHARTER: &str = "charter.json";
+const RECIPE: &str = "recipe.json";
+const TOKENIZER: &str = "tokenizer.json";
+const SUMMARY: &str = "summary.json";
+const OBSERVED: &str = "observed.json";
+const NEWEST: &str = "newest";
+
+/// A data directory that this process has to itself.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    _lock: DirectoryLock,
+}
+
+impl Home {
+    /// Opens a data directory, and makes it when it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process has it, others when it cannot be used.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        file::make_directory(path)?;
+        let lock = DirectoryLock::take(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key file of a local peer, counted from 1.
+    pub fn key_path(&self, number: usize) -> PathBuf {
+        match number {
+            1 => self.path.join("identity.key"),
+            _ => self.path.join("peers").join(format!("peer-{number}.key")),
+        }
+    }
+
+    /// The key of a local peer, counted from 1; made when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the key file is damaged, or cannot be read or written.
+    pub fn identity(&self, number: usize) -> Result<Identity, StoreError> {
+        load_or_create(&self.key_path(number))
+    }
+
+    /// The run that was started last.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files are damaged or cannot be read.
+    pub fn newest_run(&self) -> Result<Option<RunHome>, StoreError> {
+        let path = self.path.join(NEWEST);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        let run = text.trim().parse().map(RunId);
+        let run = run.map_err(|_| StoreError::corrupt(&path, "it does not hold a run's id"))?;
+        let directory = self.run_path(run);
+        if !directory.join(CHARTER).exists() {
+            return Ok(None);
+        }
+        RunHome::open(directory, run).map(Some)
+    }
+
+    /// Starts a directory for a new run of a workload: the charter is made for a name that no run here has yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files cannot be written.
+    pub fn found_run(
+        &self,
+        founder: &Identity,
+        workload: &Workload,
+        mut charter: Charter,
+    ) -> Result<RunHome, StoreError> {
+        let name = charter.name.clone();
+        let mut number = 1;
+        while self.run_path(charter.run_id()).exists() {
+            number += 1;
+            charter.name = format!("{name}-{number}");
+        }
+        let run = charter.run_id();
+        let directory = self.run_path(run);
+        file::make_directory(&directory)?;
+        let signed = founder.sign(charter);
+        file::write_durably(&directory.join(RECIPE), &workload.recipe.to_bytes())?;
+        file::write_durably(&directory.join(TOKENIZER), workload.corpus.tokenizer().to_bytes())?;
+        write_json(&directory.join(CHARTER), &signed)?;
+        file::write_durably(&self.path.join(NEWEST), format!("{}\n", run.0).as_bytes())?;
+        RunHome::open(directory, run)
+    }
+
+    fn run_path(&self, run: RunId) -> PathBuf {
+        self.path.join("runs").join(run.0.to_string())
+    }
+}
+
+/// One run's directory.
+#[derive(Clone, Debug)]
+pub struct RunHome {
+    path: PathBuf,
+    charter: Verified<Charter>,
+    recipe: Recipe,
+}
+
+impl RunHome {
+    fn open(path: PathBuf, run: RunId) -> Result<Self, StoreError> {
+        let charter_path = path.join(CHARTER);
+        let signed: Signed<Charter> =
+            read_json(&charter_path)?.ok_or_else(|| StoreError::corrupt(&charter_path, "it is missing"))?;
+        wire::Wire::validate(&signed.body).map_err(|field| StoreError::corrupt(&charter_path, field))?;
+        if signed.body.run_id() != run {
+            return Err(StoreError::OtherRun { path: charter_path });
+        }
+        let charter = signed.verify().map_err(|error| StoreError::corrupt(&charter_path, error.to_string()))?;
+        let recipe_path = path.join(RECIPE);
+        let bytes = std::fs::read(&recipe_path).map_err(|error| StoreError::io(&recipe_path, error))?;
+        let recipe =
+            Recipe::from_bytes(&bytes).map_err(|error| StoreError::corrupt(&recipe_path, error.to_string()))?;
+        if recipe.hash() != charter.body.recipe.0 {
+            return Err(StoreError::corrupt(&recipe_path, "it is not the recipe that the charter names"));
+        }
+        Ok(Self { path, charter, recipe })
+    }
+
+    /// The run's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run's terms.
+    pub fn charter(&self) -> &Verified<Charter> {
+        &self.charter
+    }
+
+    /// The run's recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The run's tokenizer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not the one that the charter names, or cannot be read.
+    pub fn tokenizer(&self) -> Result<Tokenizer, StoreError> {
+        let path = self.path.join(TOKENIZER);
+        let bytes = std::fs::read(&path).map_err(|error| StoreError::io(&path, error))?;
+        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
+        if tokenizer.hash() != self.charter.body.tokenizer.0 {
+            return Err(StoreError::corrupt(&path, "it is not the tokenizer that the charter names"));
+        }
+        Ok(tokenizer)
+    }
+
+    /// The directory of a local peer, counted from 1.
+    pub fn peer_path(&self, number: usize) -> PathBuf {
+        self.path.join(format!("peer-{number}"))
+    }
+
+    /// Reads the summary of a complete run.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is damaged or cannot be read.
+    pub fn summary<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        read_json(&self.path.join(SUMMARY))
+    }
+
+    /// Writes the summary of a complete run.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn write_summary<T: Serialize>(&self, summary: &T) -> Result<(), StoreError> {
+        write_json(&self.path.join(SUMMARY), summary)
+    }
+
+    /// Reads what was observed of the run.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is damaged or cannot be read.
+    pub fn observed<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        read_json(&self.path.join(OBSERVED))
+    }
+
+    /// Writes what was observed of the run.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn write_observed<T: Serialize>(&self, observed: &T) -> Result<(), StoreError> {
+        write_json(&self.path.join(OBSERVED), observed)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match std::fs::read(path) {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(StoreError::corrupt(path, error.to_string())),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec_pretty(value).expect("plain data is JSON");
+    file::write_durably(path, &bytes)
+}

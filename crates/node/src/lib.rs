@@ -1,0 +1,40 @@
+//! Puts a peer on a real machine and a real network.
+//!
+//! | part | module |
+//! |---|---|
+//! | QUIC connections and messages | [`transport`] |
+//! | content-addressed blobs | [`blobs`] |
+//! | what a peer keeps on disk | [`store`], [`identity`] |
+//! | jobs on threads | [`compute`], [`workload`], [`time`] |
+//! | one peer: the protocol with all of the above around it | [`peer`], [`status`] |
+//! | a peer in a process of its own | [`child`] |
+//! | the peers of one machine, and their data directory | [`cluster`], [`member`], [`home`], [`offline`] |
+//! | what people see | [`observe`], [`view`] |
+//! | the machine itself | [`probe`] |
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod blobs;
+mod checkpoint;
+pub mod child;
+pub mod cluster;
+pub mod compute;
+pub mod home;
+pub mod identity;
+pub mod member;
+pub mod observe;
+pub mod offline;
+pub mod peer;
+pub mod probe;
+pub mod status;
+pub mod store;
+pub mod time;
+pub mod transport;
+pub mod view;
+pub mod workload;
+
+pub use checkpoint::Checkpoint;
+pub use cluster::{Cluster, ClusterConfig};
+pub use member::{Failure, FailureKind};
+pub use observe::{Observer, Outcome, Summary};
+pub use workload::{Cores, Workload};

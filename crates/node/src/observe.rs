@@ -1,0 +1,283 @@
+//! Watches a local cluster for people: the state of the network, the loss curve, samples of text, checkpoints.
+//!
+//! One task reads the peers' statuses a few times a second. Whenever peer 1 holds a new state it reads that state's blob,
+//! hands it to whoever serves it as a [`Checkpoint`], and, when the recipe says so, measures it on held-out text and lets
+//! it write a sample, one at a time and on a core of its own. What was observed is kept in the run's directory, so that
+//! the curve goes on after a restart; training losses of rounds come from the blocks and need no keeping.
+
+mod evaluate;
+mod picture;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, watch};
+use tokio::time::MissedTickBehavior;
+use wire::{Hash, PeerId, RunId};
+
+use crate::Checkpoint;
+use crate::home::RunHome;
+use crate::member::{Ended, Failure};
+use crate::status::{ModelStatus, PeerStatus};
+use crate::view::{Baseline, NetEvent, NetState, Phase, Sample};
+use crate::workload::{Cores, Workload};
+pub(crate) use evaluate::read_checkpoint;
+use evaluate::{Evaluated, Evaluation};
+use picture::Picture;
+
+/// Changes that a listener may fall behind before it misses some.
+pub const EVENTS_QUEUED_MAX: usize = 256;
+/// Most samples kept; beyond, every second one of the older ones goes.
+pub const SAMPLES_MAX: usize = 64;
+/// A run gives about this many samples.
+const SAMPLES_PER_RUN: u64 = 16;
+
+const LOOK: Duration = Duration::from_millis(200);
+const STATE_EVERY: Duration = Duration::from_millis(1000);
+
+/// What is kept of a run between starts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Observed {
+    /// Bytes that all peers sent, headers included.
+    pub(crate) bytes_sent: u64,
+    /// The state of the network, with the curve and the samples.
+    pub(crate) state: NetState,
+}
+
+/// How a complete run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The run.
+    pub run: RunId,
+    /// What people call it.
+    pub name: String,
+    /// Rounds.
+    pub rounds: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Root of the final state.
+    pub state_root: Hash,
+    /// Final held-out loss, nats per token.
+    pub heldout_loss: f64,
+    /// The baseline's final held-out loss, when one is recorded.
+    pub baseline_heldout_loss: Option<f64>,
+    /// How much higher the swarm's loss is than the baseline's, as a fraction.
+    pub gap: Option<f64>,
+    /// Size of the f32 parameters over the mean payload.
+    pub compression: f64,
+    /// Payload bytes per trained token.
+    pub payload_bytes_per_token: f64,
+    /// Bytes sent by all peers, headers included, per trained token.
+    pub bytes_per_token: f64,
+    /// Seconds from the first round's opening to the last one's end, pauses between starts left out.
+    pub seconds: f64,
+    /// Shares per peer, in micro-shares, in the order of the peers' numbers.
+    pub shares: Vec<(PeerId, u64)>,
+}
+
+/// How a cluster ended, or what it came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The run is complete. The peers go on serving.
+    Finished(Box<Summary>),
+    /// A peer failed, or its state differs from the agreed one.
+    Failed(Failure),
+}
+
+/// What the observer looks at.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) run: RunHome,
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) cores: Cores,
+    pub(crate) baseline: Option<Baseline>,
+    pub(crate) data_label: String,
+    pub(crate) statuses: Vec<watch::Receiver<PeerStatus>>,
+    pub(crate) ended: Vec<watch::Receiver<Option<Ended>>>,
+}
+
+/// What the observer found so far. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    state: Arc<Mutex<NetState>>,
+    events: broadcast::Sender<NetEvent>,
+    checkpoints: watch::Receiver<Option<Arc<Checkpoint>>>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Observer {
+    /// Starts to observe. Ends when `stop` is set; what was observed is saved by then.
+    pub(crate) fn start(
+        watched: Watched,
+        observed: Observed,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (checkpoint_sender, checkpoints) = watch::channel(None);
+        let (outcome_sender, outcome) = watch::channel(None);
+        let events = broadcast::Sender::new(EVENTS_QUEUED_MAX);
+        let state = Arc::new(Mutex::new(observed.state.clone()));
+        let observer = Self { state, events, checkpoints, outcome };
+        let watching = Watching {
+            picture: Picture::new(&watched, observed),
+            evaluation: Evaluation::new(&watched),
+            watched,
+            observer: observer.clone(),
+            checkpoints: checkpoint_sender,
+            outcome: outcome_sender,
+            seen_model: None,
+            told_state: None,
+            measured: BTreeSet::new(),
+        };
+        (observer, tokio::spawn(watching.run(stop)))
+    }
+
+    /// The whole state of the network as of now.
+    pub fn state(&self) -> NetState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The changes of that state.
+    pub fn events(&self) -> &broadcast::Sender<NetEvent> {
+        &self.events
+    }
+
+    /// The newest model that may be served.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<Checkpoint>>> {
+        self.checkpoints.clone()
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> watch::Receiver<Option<Outcome>> {
+        self.outcome.clone()
+    }
+}
+
+struct Watching {
+    watched: Watched,
+    picture: Picture,
+    evaluation: Evaluation,
+    observer: Observer,
+    checkpoints: watch::Sender<Option<Arc<Checkpoint>>>,
+    outcome: watch::Sender<Option<Outcome>>,
+    seen_model: Option<ModelStatus>,
+    told_state: Option<Instant>,
+    measured: BTreeSet<u64>,
+}
+
+impl Watching {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first = self.watched.statuses[0].clone();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                // The sender is gone only when the peer ended; then the ticks are enough.
+                Ok(()) = first.changed() => {}
+                Some(evaluated) = self.evaluation.done() => self.take_evaluation(evaluated),
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+            self.look();
+        }
+        self.evaluation.stop().await;
+        self.look();
+        self.save();
+    }
+
+    fn look(&mut self) {
+        let statuses: Vec<PeerStatus> = self.watched.statuses.iter().map(|status| status.borrow().clone()).collect();
+        for point in self.picture.take_rounds(&statuses[0].rounds) {
+            self.tell(NetEvent::Point(point));
+        }
+        if statuses[0].model != self.seen_model {
+            self.seen_model = statuses[0].model;
+            self.take_model(&statuses[0]);
+        }
+        let state = self.picture.draw(&statuses);
+        let due = self.told_state.is_none_or(|told| told.elapsed() >= STATE_EVERY);
+        let phase_changed = {
+            let mut shown = self.observer.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = shown.run.as_ref().map(|run| run.phase) != state.run.as_ref().map(|run| run.phase);
+            shown.clone_from(&state);
+            changed
+        };
+        self.take_outcome(&statuses, &state);
+        if due || phase_changed {
+            self.told_state = Some(Instant::now());
+            let light = NetState { curve: Vec::new(), samples: Vec::new(), baseline: None, ..state };
+            self.tell(NetEvent::State(Box::new(light)));
+        }
+    }
+
+    /// Peer 1 holds a new state.
+    fn take_model(&mut self, status: &PeerStatus) {
+        let Some(model) = status.model else { return };
+        let recipe = &self.watched.workload.recipe;
+        let due = model.round.is_multiple_of(recipe.evaluation.every_rounds) || model.round == recipe.rounds;
+        let sample_every = (recipe.rounds / SAMPLES_PER_RUN).max(1);
+        let sample = model.round.is_multiple_of(sample_every) || model.round == recipe.rounds;
+        let new = model.round > 0 && !self.measured.contains(&model.round);
+        let newest = self.checkpoints.borrow().is_none();
+        self.evaluation.want(model, newest, due && new, sample && new && !self.picture.has_sample(model.round));
+    }
+
+    fn take_evaluation(&mut self, evaluated: Evaluated) {
+        let tokens = self.picture.tokens_at(evaluated.checkpoint.round);
+        if let Some(loss) = evaluated.heldout_loss {
+            self.measured.insert(evaluated.checkpoint.round);
+            let point = self.picture.take_heldout(tokens, loss);
+            self.tell(NetEvent::Point(point));
+        }
+        if let Some((prompt, text)) = evaluated.sample {
+            let sample = Sample { round: evaluated.checkpoint.round, tokens, prompt, text };
+            self.picture.take_sample(sample.clone());
+            self.tell(NetEvent::Sample(sample));
+        }
+        self.checkpoints.send_replace(Some(evaluated.checkpoint));
+        self.save();
+    }
+
+    fn take_outcome(&mut self, statuses: &[PeerStatus], state: &NetState) {
+        if self.outcome.borrow().is_some() {
+            return;
+        }
+        let ended =
+            self.watched.ended.iter().find_map(|ended| ended.borrow().as_ref().and_then(|ended| ended.failure.clone()));
+        let halted = statuses.iter().find_map(|status| status.halted.clone());
+        if let Some(failure) = ended.or(halted) {
+            self.outcome.send_replace(Some(Outcome::Failed(failure)));
+            return;
+        }
+        // The run is over for people once its last model answers.
+        let served = self.checkpoints.borrow().as_ref().map(|checkpoint| checkpoint.round);
+        let finished = state.run.as_ref().is_some_and(|run| run.phase == Phase::Finished && served == Some(run.rounds));
+        let Some(summary) = finished.then(|| self.picture.summary(statuses)).flatten() else { return };
+        if let Err(error) = self.watched.run.write_summary(&summary) {
+            tracing::warn!(%error, "the summary cannot be kept");
+        }
+        self.save();
+        self.outcome.send_replace(Some(Outcome::Finished(Box::new(summary))));
+    }
+
+    fn tell(&self, event: NetEvent) {
+        // Nobody listens, often.
+        let _ = self.observer.events.send(event);
+    }
+
+    fn save(&self) {
+        let state = self.observer.state();
+        if let Err(error) = self.watched.run.write_observed(&self.picture.keep(state)) {
+            tracing::warn!(%error, "what was observed cannot be kept");
+        }
+    }
+}
+
+/// Where peer 1 keeps its blobs.
+pub(crate) fn blobs_path(run: &RunHome) -> PathBuf {
+    run.peer_path(1).join("blobs")
+}

@@ -1,0 +1,198 @@
+//! Reads states, measures them and lets them write, one at a time.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use learn::Recipe;
+use learn::evaluation::evaluate;
+use learn::outer::State;
+use model::{Decoder, Request, Sampler, Sampling, Tokenizer};
+use tensor::Context;
+use tokio::sync::mpsc;
+use wire::Hash;
+
+use super::{Watched, blobs_path};
+use crate::Checkpoint;
+use crate::status::ModelStatus;
+use crate::store::StoreError;
+use crate::workload::{Cores, Workload};
+
+/// Most tokens of a sample.
+const SAMPLE_TOKENS: usize = 96;
+/// Words of the held-out text that a sample begins with.
+const PROMPT_WORDS: usize = 5;
+/// A line of the held-out text with fewer characters is a heading, not a beginning.
+const PROMPT_LINE_CHARS_MIN: usize = 40;
+/// Tokens of the held-out text in which a beginning is looked for.
+const PROMPT_TOKENS: usize = 400;
+
+/// What came of one state.
+#[derive(Debug)]
+pub(super) struct Evaluated {
+    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(super) heldout_loss: Option<f64>,
+    /// The beginning, and what the model added.
+    pub(super) sample: Option<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    model: ModelStatus,
+    measure: bool,
+    sample: bool,
+}
+
+/// Evaluations, one at a time. A newer state replaces one that waits; what was to be measured of that is lost, unless it
+/// is the last one, which nothing replaces.
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    means: Arc<Means>,
+    waiting: Option<Wanted>,
+    running: bool,
+    sender: mpsc::Sender<Option<Evaluated>>,
+    receiver: mpsc::Receiver<Option<Evaluated>>,
+}
+
+#[derive(Debug)]
+struct Means {
+    workload: Arc<Workload>,
+    cores: Cores,
+    blobs: PathBuf,
+    name: String,
+    prompt: String,
+}
+
+impl Evaluation {
+    pub(super) fn new(watched: &Watched) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        let means = Means {
+            workload: watched.workload.clone(),
+            cores: watched.cores.clone(),
+            blobs: blobs_path(&watched.run),
+            name: watched.run.charter().body.name.clone(),
+            prompt: prompt(&watched.workload),
+        };
+        Self { means: Arc::new(means), waiting: None, running: false, sender, receiver }
+    }
+
+    /// Asks for a state: to read it at least, when `anyway` or something is to be done with it, or nothing is running.
+    pub(super) fn want(&mut self, model: ModelStatus, anyway: bool, measure: bool, sample: bool) {
+        let wanted = Wanted { model, measure, sample };
+        let replaces =
+            self.waiting.is_none_or(|waiting| measure || sample || anyway || !(waiting.measure || waiting.sample));
+        if replaces {
+            self.waiting = Some(wanted);
+        }
+        self.next();
+    }
+
+    /// The next finished evaluation. Cancel-safe.
+    pub(super) async fn done(&mut self) -> Option<Evaluated> {
+        let evaluated = self.receiver.recv().await.flatten();
+        self.running = false;
+        self.next();
+        evaluated
+    }
+
+    /// Waits until nothing runs; what waits is dropped.
+    pub(super) async fn stop(&mut self) {
+        self.waiting = None;
+        if self.running {
+            self.receiver.recv().await;
+        }
+    }
+
+    fn next(&mut self) {
+        if self.running {
+            return;
+        }
+        let Some(wanted) = self.waiting.take() else { return };
+        self.running = true;
+        let (means, sender) = (self.means.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let core = means.cores.take().await;
+            let task = tokio::task::spawn_blocking(move || {
+                let _core = core;
+                means.run(wanted)
+            });
+            let evaluated = task.await.ok().flatten();
+            // The receiver is gone only when the observer is.
+            let _ = sender.send(evaluated).await;
+        });
+    }
+}
+
+impl Means {
+    /// None when the state is not there any more, which happens when training is faster than this.
+    fn run(&self, wanted: Wanted) -> Option<Evaluated> {
+        let recipe = &self.workload.recipe;
+        let tokenizer = self.workload.corpus.tokenizer();
+        let read = read_checkpoint(&self.blobs, wanted.model.state_root, recipe, tokenizer, &self.name);
+        let checkpoint = match read {
+            Ok(checkpoint) => Arc::new(checkpoint),
+            Err(error) => {
+                tracing::debug!(round = wanted.model.round, %error, "a state cannot be evaluated");
+                return None;
+            }
+        };
+        let (ctx, corpus, windows) = (Context::single(), &self.workload.corpus, recipe.evaluation.windows);
+        let heldout_loss = wanted.measure.then(|| evaluate(&ctx, recipe, corpus, &checkpoint.params, windows));
+        let sample = wanted.sample.then(|| self.write(&checkpoint)).flatten();
+        Some(Evaluated { checkpoint, heldout_loss, sample })
+    }
+
+    /// Lets a model continue the beginning.
+    fn write(&self, checkpoint: &Checkpoint) -> Option<(String, String)> {
+        let prompt = checkpoint.tokenizer.encode(&self.prompt);
+        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: checkpoint.round, ..Sampling::default() };
+        let mut decoder = Decoder::new(checkpoint.config, &checkpoint.params).ok()?;
+        let mut sampler = Sampler::new(sampling).ok()?;
+        let mut cache = decoder.cache();
+        let (mut stream, mut text) = (checkpoint.tokenizer.stream(), String::new());
+        let request = Request { prompt: &prompt, tokens_max: SAMPLE_TOKENS, end: Some(model::END_ID) };
+        let written = model::generate(&Context::single(), &mut decoder, &mut cache, request, &mut sampler, |token| {
+            text.push_str(&stream.push(token));
+            ControlFlow::Continue(())
+        });
+        written.ok()?;
+        text.push_str(&stream.finish());
+        Some((self.prompt.clone(), text))
+    }
+}
+
+/// Reads a state's blob, checked against its name, as a model to serve.
+pub(crate) fn read_checkpoint(
+    blobs: &Path,
+    state_root: Hash,
+    recipe: &Recipe,
+    tokenizer: &Arc<Tokenizer>,
+    name: &str,
+) -> Result<Checkpoint, StoreError> {
+    let path = blobs.join(state_root.to_string());
+    let bytes = std::fs::read(&path).map_err(|error| StoreError::io(&path, error))?;
+    if Hash::of(&bytes) != state_root {
+        return Err(StoreError::corrupt(&path, "its bytes do not match its name"));
+    }
+    let state = State::from_bytes(&bytes, recipe).map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
+    Ok(Checkpoint {
+        round: state.round,
+        state_root,
+        name: name.to_owned(),
+        config: recipe.model,
+        params: Arc::new(state.theta),
+        tokenizer: tokenizer.clone(),
+    })
+}
+
+/// The beginning of the first long line of the held-out text, which the model has never seen.
+fn prompt(workload: &Workload) -> String {
+    let heldout = &workload.corpus.heldout;
+    let text = workload.corpus.tokenizer().decode(&heldout[1..heldout.len().min(PROMPT_TOKENS)]);
+    let line = text.lines().find(|line| line.chars().count() >= PROMPT_LINE_CHARS_MIN).unwrap_or(&text);
+    let words: Vec<&str> = line.split_whitespace().take(PROMPT_WORDS).collect();
+    match words.is_empty() {
+        true => "The".to_owned(),
+        false => words.join(" "),
+    }
+}

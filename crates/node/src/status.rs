@@ -1,0 +1,107 @@
+//! What a peer says about itself, to the cluster that it is part of and, as a line of JSON, to a parent process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ledger::{Account, Totals};
+use serde::{Deserialize, Serialize};
+use swarm::Activity;
+use wire::{Hash, PeerId};
+
+use crate::member::Failure;
+use crate::time::Spent;
+use crate::transport::Traffic;
+use crate::view::{FaultView, PeerActivity};
+
+/// A closed round, as every ledger has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// The round.
+    pub round: u64,
+    /// Tokens trained on up to its end.
+    pub tokens: u64,
+    /// Mean loss over the round's tokens, nats per token.
+    pub training_loss: Option<f64>,
+    /// Bytes of its payloads.
+    pub payload_bytes: u64,
+    /// How many payloads.
+    pub payloads: u64,
+    /// When it opened, in microseconds since the Unix epoch.
+    pub opened_us: u64,
+    /// When it closed, in microseconds since the Unix epoch.
+    pub closed_us: u64,
+}
+
+/// The model that a peer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// The round that starts from the state.
+    pub round: u64,
+    /// The state's root, which is the name of its blob.
+    pub state_root: Hash,
+}
+
+/// A peer at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its id.
+    pub id: PeerId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it does.
+    pub activity: PeerActivity,
+    /// Peers that it is connected to.
+    pub connected: u64,
+    /// The open round, when there is one.
+    pub open_round: Option<u64>,
+    /// The model, when it has one.
+    pub model: Option<ModelStatus>,
+    /// Whether the run is complete and its final state is here.
+    pub finished: bool,
+    /// Why it stopped taking part, when it did.
+    pub halted: Option<Failure>,
+    /// Why the last job failed that is to be tried again.
+    pub last_failure: Option<String>,
+    /// Blocks.
+    pub height: u64,
+    /// Root of its ledger.
+    pub ledger_root: Hash,
+    /// The ledger's totals.
+    pub totals: Totals,
+    /// The ledger's accounts, ordered by peer.
+    pub accounts: Vec<Account>,
+    /// Bytes over all its connections, headers included.
+    pub traffic: Traffic,
+    /// Where its time went since the first round opened in this process.
+    pub spent: Spent,
+    /// Tokens it trained on in this process.
+    pub trained_tokens: u64,
+    /// Seconds it trained in this process.
+    pub trained_seconds: f64,
+    /// Faults it recorded, newest last, at most 100.
+    pub faults: Vec<FaultView>,
+    /// The closed rounds, oldest first. Left out of the JSON: rounds travel in lines of their own.
+    #[serde(skip)]
+    pub rounds: Arc<Vec<RoundReport>>,
+}
+
+impl PeerStatus {
+    /// The account of a peer.
+    pub fn account(&self, peer: PeerId) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.peer == peer)
+    }
+}
+
+/// What people see of a protocol activity.
+pub(crate) fn activity_view(activity: Activity, connected: bool) -> PeerActivity {
+    match activity {
+        Activity::Halted => PeerActivity::Offline,
+        Activity::Finished => PeerActivity::Done,
+        Activity::Training { .. } => PeerActivity::Training,
+        Activity::CatchingUp { .. } => PeerActivity::Fetching,
+        Activity::Applying { .. } => PeerActivity::Applying,
+        Activity::WaitingForRound { .. } => PeerActivity::Waiting,
+        Activity::WaitingForMembers { .. } if connected => PeerActivity::Joining,
+        Activity::WaitingForMembers { .. } => PeerActivity::Offline,
+    }
+}

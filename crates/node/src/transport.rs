@@ -1,0 +1,443 @@
+//! Connects peers over QUIC and carries their messages.
+//!
+//! Source: iroh 1.4 (QUIC with mutual ed25519 authentication, so a connection proves the other side's [`PeerId`]). The
+//! endpoint is built on iroh's minimal preset: no relay, no DNS, no port mapper, no third party; addresses come from the
+//! address book only, and the default bind address is loopback.
+//!
+//! Shape of a connection: one unidirectional stream each way, opened by its sender at once; on it frames of a `u32`
+//! little-endian length and a message's canonical bytes. Two streams rather than one bidirectional one, so that neither
+//! side waits for the other's first byte before it counts as connected.
+//!
+//! One connection per pair of peers. When both dial at the same moment, both keep the connection that the peer with the
+//! smaller id dialled. A connection from a peer that already has one older than [`SIMULTANEOUS_MS_MAX`] replaces it: the
+//! other side would not dial if it still had the old one.
+//!
+//! Everything is bounded. Out: [`FRAMES_QUEUED_MAX`] frames and [`BYTES_QUEUED_MAX`] bytes per peer; a message that does
+//! not fit is dropped and counted, since the protocol repeats by timer what matters. In: [`BYTES_INBOUND_MAX`] bytes of
+//! decoded frames over all peers; then readers stop reading, and QUIC's flow control slows the senders.
+//!
+//! What it deliberately does not do: decide whom to connect to, retry, or look into messages.
+
+mod link;
+mod traffic;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use iroh::endpoint::{Connection, ConnectionError, PortmapperConfig, VarInt, presets};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use iroh_blobs::api::Store as BlobIndex;
+use iroh_blobs::provider::events::EventSender;
+use tokio::sync::{Semaphore, mpsc};
+use wire::{Identity, Message, PeerId};
+
+use link::{Link, LinkEvent};
+use traffic::Meters;
+pub use traffic::Traffic;
+
+/// What peers of this protocol version ask for when they connect.
+pub const ALPN: &[u8] = b"cairn/1";
+/// Most frames waiting to be sent to one peer.
+pub const FRAMES_QUEUED_MAX: usize = 256;
+/// Most bytes waiting to be sent to one peer.
+pub const BYTES_QUEUED_MAX: usize = 64 << 20;
+/// Most bytes of received frames that wait to be handled, over all peers.
+pub const BYTES_INBOUND_MAX: usize = 96 << 20;
+/// Most connected peers.
+pub const PEERS_MAX: usize = 1024;
+/// Two connections of one pair that were made within this time count as dialled at the same moment.
+pub const SIMULTANEOUS_MS_MAX: u64 = 3_000;
+/// How long a shutdown waits for queued messages to be sent.
+pub const FLUSH_MS_MAX: u64 = 2_000;
+
+const EVENTS_QUEUED_MAX: usize = 1024;
+/// TLS alert 120, `no_application_protocol`, as a QUIC error code: the other side speaks another version.
+const NO_COMMON_ALPN: u64 = 0x100 + 120;
+
+/// How to bind.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// The protocol to speak and to accept: [`ALPN`].
+    pub alpn: Vec<u8>,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 0)), alpn: ALPN.to_vec() }
+    }
+}
+
+/// The network cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// No socket at the address.
+    #[error("cannot listen on `{address}`: {detail}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the endpoint says.
+        detail: String,
+    },
+    /// The address book does not know the peer.
+    #[error("no address is known for peer `{peer:?}`")]
+    UnknownPeer {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The peer did not answer, or refused.
+    #[error("cannot connect to peer `{peer:?}`: {detail}")]
+    Unreachable {
+        /// The peer.
+        peer: PeerId,
+        /// What the endpoint says.
+        detail: String,
+    },
+    /// The peer speaks another version of the protocol.
+    #[error("peer `{peer:?}` speaks another version of the protocol")]
+    WrongVersion {
+        /// The peer.
+        peer: PeerId,
+    },
+}
+
+/// What happened on the network.
+#[derive(Debug)]
+pub enum TransportEvent {
+    /// A peer is connected; messages can be sent.
+    Connected(PeerId),
+    /// A peer is no longer connected.
+    Disconnected(PeerId),
+    /// A message arrived.
+    Received {
+        /// From whom.
+        from: PeerId,
+        /// The message.
+        message: Box<Message>,
+    },
+    /// Bytes arrived that are no message.
+    Undecodable {
+        /// From whom.
+        from: PeerId,
+        /// What the decoder says.
+        error: String,
+    },
+    /// A connection that was asked for could not be made.
+    ConnectFailed {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        error: TransportError,
+    },
+}
+
+/// One live connection to a peer.
+#[derive(Debug)]
+struct Live {
+    link: Link,
+    dialled_by: PeerId,
+    since: Instant,
+}
+
+/// The network side of one peer. One task owns it: it sends, and polls [`Transport::next`].
+#[derive(Debug)]
+pub struct Transport {
+    dialer: Dialer,
+    live: BTreeMap<PeerId, Live>,
+    dialling: BTreeSet<PeerId>,
+    incoming: mpsc::Receiver<LinkEvent>,
+    incoming_sender: mpsc::Sender<LinkEvent>,
+    inbound_bytes: Arc<Semaphore>,
+    ready: VecDeque<TransportEvent>,
+    links_made: u64,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Transport {
+    /// Binds the endpoint of `identity` and starts accepting connections; blob requests are served from `blobs`.
+    ///
+    /// # Errors
+    /// [`TransportError::Bind`] when the address cannot be listened on.
+    pub async fn bind(
+        config: &TransportConfig,
+        identity: &Identity,
+        blobs: Option<BlobIndex>,
+    ) -> Result<Self, TransportError> {
+        let bind_error = |detail: String| TransportError::Bind { address: config.bind, detail };
+        let mut alpns = vec![config.alpn.clone()];
+        if blobs.is_some() {
+            alpns.push(iroh_blobs::ALPN.to_vec());
+        }
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Disabled)
+            .portmapper_config(PortmapperConfig::Disabled)
+            .secret_key(SecretKey::from_bytes(&identity.secret()))
+            .alpns(alpns)
+            .clear_ip_transports()
+            .bind_addr(config.bind)
+            .map_err(|error| bind_error(error.to_string()))?
+            .bind()
+            .await
+            .map_err(|error| bind_error(format!("{error:#}")))?;
+        let dialer = Dialer {
+            endpoint,
+            own: identity.id(),
+            alpn: Arc::from(config.alpn.as_slice()),
+            book: Arc::default(),
+            meters: Meters::default(),
+            blob_connections: Arc::default(),
+        };
+        let (incoming_sender, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let accepting = tokio::spawn(accept_all(dialer.clone(), blobs, incoming_sender.clone()));
+        Ok(Self {
+            dialer,
+            live: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            incoming,
+            incoming_sender,
+            inbound_bytes: Arc::new(Semaphore::new(BYTES_INBOUND_MAX)),
+            ready: VecDeque::new(),
+            links_made: 0,
+            accepting,
+        })
+    }
+
+    /// The handle that other tasks use: address book, blob connections, byte counters.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// Whether a peer is connected.
+    pub fn is_connected(&self, peer: PeerId) -> bool {
+        self.live.contains_key(&peer)
+    }
+
+    /// Starts to connect to a peer, unless that is done or under way. The outcome comes as an event.
+    pub fn connect(&mut self, peer: PeerId) {
+        if peer == self.dialer.own || self.live.contains_key(&peer) || !self.dialling.insert(peer) {
+            return;
+        }
+        let (dialer, sender) = (self.dialer.clone(), self.incoming_sender.clone());
+        tokio::spawn(async move {
+            let alpn = dialer.alpn.clone();
+            let outcome = dialer.dial(peer, &alpn).await;
+            // The receiver is gone only when the transport is.
+            let _ = sender.send(LinkEvent::Dialled { peer, outcome }).await;
+        });
+    }
+
+    /// Sends what is queued for a peer, then closes its connection. No event follows.
+    pub fn disconnect(&mut self, peer: PeerId) {
+        self.live.remove(&peer);
+    }
+
+    /// Queues a message for a peer. It is dropped when the peer is not connected, or its queue is full.
+    pub fn send(&mut self, to: PeerId, message: &Message) {
+        match self.live.get(&to) {
+            Some(live) => live.link.send(to, message),
+            None => tracing::trace!(peer = ?to, "not connected: message dropped"),
+        }
+    }
+
+    /// The next event. Cancel-safe.
+    pub async fn next(&mut self) -> TransportEvent {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            let event = self.incoming.recv().await.expect("the transport holds a sender");
+            self.take(event);
+        }
+    }
+
+    /// Sends what is queued, closes every connection, and waits until the other sides know it.
+    pub async fn shutdown(mut self) {
+        self.accepting.abort();
+        let writers: Vec<_> =
+            std::mem::take(&mut self.live).into_values().map(|live| live.link.into_writer()).collect();
+        let flushed = async {
+            for writer in writers {
+                // A writer that panicked has nothing left to flush.
+                let _ = writer.await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(FLUSH_MS_MAX), flushed).await.is_err() {
+            tracing::warn!("a peer did not take its last messages in time");
+        }
+        self.dialer.endpoint.close().await;
+    }
+
+    fn take(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Dialled { peer, outcome } => {
+                self.dialling.remove(&peer);
+                match outcome {
+                    Ok(connection) => self.admit(peer, connection, self.dialer.own),
+                    Err(_) if self.live.contains_key(&peer) => {}
+                    Err(error) => self.ready.push_back(TransportEvent::ConnectFailed { peer, error }),
+                }
+            }
+            LinkEvent::Accepted(connection) => {
+                let peer = PeerId(*connection.remote_id().as_bytes());
+                self.admit(peer, connection, peer);
+            }
+            LinkEvent::Message { from, link, message, permit } => {
+                drop(permit);
+                if self.is_current(from, link) {
+                    self.ready.push_back(TransportEvent::Received { from, message });
+                }
+            }
+            LinkEvent::Undecodable { from, link, error } => {
+                if self.is_current(from, link) {
+                    self.ready.push_back(TransportEvent::Undecodable { from, error });
+                }
+            }
+            LinkEvent::Closed { peer, link, reason } => {
+                if self.is_current(peer, link) {
+                    tracing::debug!(peer = ?peer, reason, "connection closed");
+                    self.live.remove(&peer);
+                    self.ready.push_back(TransportEvent::Disconnected(peer));
+                }
+            }
+        }
+    }
+
+    fn is_current(&self, peer: PeerId, link: u64) -> bool {
+        self.live.get(&peer).is_some_and(|live| live.link.number() == link)
+    }
+
+    /// Takes a new connection in, or refuses it, by the rule for two connections of one pair.
+    fn admit(&mut self, peer: PeerId, connection: Connection, dialled_by: PeerId) {
+        if !self.live.contains_key(&peer) && self.live.len() >= PEERS_MAX {
+            connection.close(link::CLOSE_FULL, b"too many peers");
+            return;
+        }
+        if let Some(old) = self.live.get(&peer) {
+            let fresh = old.since.elapsed() < Duration::from_millis(SIMULTANEOUS_MS_MAX);
+            let preferred = self.dialer.own.min(peer);
+            if fresh && old.dialled_by == preferred && dialled_by != preferred {
+                connection.close(link::CLOSE_DUPLICATE, b"duplicate");
+                return;
+            }
+            if let Some(old) = self.live.remove(&peer) {
+                old.link.close_duplicate();
+            }
+            self.ready.push_back(TransportEvent::Disconnected(peer));
+        }
+        self.links_made += 1;
+        let events = self.incoming_sender.clone();
+        let link = Link::start(peer, self.links_made, connection, events, self.inbound_bytes.clone());
+        self.live.insert(peer, Live { link, dialled_by, since: Instant::now() });
+        self.ready.push_back(TransportEvent::Connected(peer));
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Opens connections, and counts their bytes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    own: PeerId,
+    alpn: Arc<[u8]>,
+    book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    meters: Meters,
+    blob_connections: Arc<Mutex<BTreeMap<PeerId, Connection>>>,
+}
+
+impl Dialer {
+    /// The address that the endpoint listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.bound_sockets().into_iter().next().expect("a bound endpoint has a socket")
+    }
+
+    /// Notes where a peer listens.
+    pub fn set_address(&self, peer: PeerId, address: SocketAddr) {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address);
+    }
+
+    /// Bytes sent and received so far, by peer, headers included, over message and blob connections.
+    pub fn traffic(&self) -> BTreeMap<PeerId, Traffic> {
+        self.meters.read()
+    }
+
+    /// A connection to a peer's blobs: the open one, or a new one.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the peer is unknown or does not answer.
+    pub async fn blob_connection(&self, peer: PeerId) -> Result<Connection, TransportError> {
+        let known = self.blob_connections.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned();
+        if let Some(connection) = known.filter(|connection| connection.close_reason().is_none()) {
+            return Ok(connection);
+        }
+        let connection = self.dial(peer, iroh_blobs::ALPN).await?;
+        let mut connections = self.blob_connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.insert(peer, connection.clone());
+        Ok(connection)
+    }
+
+    async fn dial(&self, peer: PeerId, alpn: &[u8]) -> Result<Connection, TransportError> {
+        let unreachable = |detail: String| TransportError::Unreachable { peer, detail };
+        let address = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
+        let address = address.ok_or(TransportError::UnknownPeer { peer })?;
+        let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
+        let connecting = self
+            .endpoint
+            .connect_with_opts(EndpointAddr::new(id).with_ip_addr(address), alpn, Default::default())
+            .await
+            .map_err(|error| unreachable(format!("{error:#}")))?;
+        let connection = connecting.await.map_err(|error| match &error {
+            iroh::endpoint::ConnectingError::ConnectionError { source, .. } if is_version_refusal(source) => {
+                TransportError::WrongVersion { peer }
+            }
+            _ => unreachable(format!("{error:#}")),
+        })?;
+        self.meters.watch(peer, &connection);
+        Ok(connection)
+    }
+}
+
+fn is_version_refusal(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) == NO_COMMON_ALPN,
+        ConnectionError::TransportError(error) => u64::from(error.code) == NO_COMMON_ALPN,
+        _ => false,
+    }
+}
+
+/// Accepts connections until the endpoint closes: messages go to the transport, blob requests to their own tasks.
+async fn accept_all(dialer: Dialer, blobs: Option<BlobIndex>, events: mpsc::Sender<LinkEvent>) {
+    while let Some(incoming) = dialer.endpoint.accept().await {
+        let Ok(accepting) = incoming.accept() else { continue };
+        let (dialer, blobs, events) = (dialer.clone(), blobs.clone(), events.clone());
+        tokio::spawn(async move {
+            let connection = match accepting.await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "an incoming connection failed");
+                    return;
+                }
+            };
+            let peer = PeerId(*connection.remote_id().as_bytes());
+            dialer.meters.watch(peer, &connection);
+            if connection.alpn() == iroh_blobs::ALPN {
+                match blobs {
+                    Some(blobs) => {
+                        iroh_blobs::provider::handle_connection(connection, blobs, EventSender::DEFAULT).await;
+                    }
+                    None => connection.close(VarInt::from_u32(0), b"no blobs"),
+                }
+            } else {
+                // The receiver is gone only when the transport is.
+                let _ = events.send(LinkEvent::Accepted(connection)).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! What the terminal and the pages show: plain data, the same for both.
+
+use serde::{Deserialize, Serialize};
+use wire::{Hash, PeerId, RunId};
+
+/// Everything about a run at one moment, as `GET /net/state` returns it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetState {
+    /// The version of the program.
+    pub version: String,
+    /// The run, when there is one (`serve` without a run has none).
+    pub run: Option<RunView>,
+    /// The swarm's loss curve, oldest first.
+    pub curve: Vec<CurvePoint>,
+    /// The centralised baseline of the same recipe, when one is recorded.
+    pub baseline: Option<Baseline>,
+    /// The peers, in the order of their ids.
+    pub peers: Vec<PeerView>,
+    /// The model's text as it learned, oldest first, thinned to at most 64.
+    pub samples: Vec<Sample>,
+    /// The ledger's head.
+    pub ledger: Option<LedgerView>,
+    /// Recorded faults, newest last, at most 100.
+    pub faults: Vec<FaultView>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Peers connect and join.
+    #[default]
+    Starting,
+    /// Rounds are under way.
+    Training,
+    /// All rounds are done.
+    Finished,
+    /// The run stopped on a fatal fault.
+    Halted,
+}
+
+/// A run's identity, shape and progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// The run's id.
+    pub id: RunId,
+    /// What people call it.
+    pub name: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// One line on the model's shape.
+    pub model: String,
+    /// One line on the data.
+    pub data: String,
+    /// One line on optimiser and compression.
+    pub recipe: String,
+    /// Rounds that are complete.
+    pub round: u64,
+    /// Rounds in all.
+    pub rounds: u64,
+    /// Tokens trained on in committed units.
+    pub tokens: u64,
+    /// Tokens when the run is complete.
+    pub tokens_target: u64,
+    /// Seconds since the first round opened in this process.
+    pub elapsed_seconds: f64,
+    /// Estimated seconds to the end.
+    pub eta_seconds: Option<f64>,
+    /// Tokens per second over the last rounds, all peers.
+    pub tokens_per_second: f64,
+    /// Newest mean training loss, nats per token.
+    pub training_loss: Option<f64>,
+    /// Newest held-out loss, nats per token.
+    pub heldout_loss: Option<f64>,
+    /// Bytes sent by all peers, headers included, per trained token.
+    pub bytes_per_token: f64,
+    /// Payload bytes per trained token, by the codec's formula.
+    pub payload_bytes_per_token: f64,
+    /// Size of the f32 parameters over the mean payload.
+    pub compression: f64,
+    /// Where the peers' time went.
+    pub time: TimeSplit,
+    /// The newest state root.
+    pub state_root: Option<Hash>,
+}
+
+/// Fractions of wall time, mean over peers; they sum to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimeSplit {
+    /// Training and applying.
+    pub compute: f64,
+    /// Waiting for bytes.
+    pub communication: f64,
+    /// Waiting for others.
+    pub idle: f64,
+}
+
+/// One point of a loss curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// Mean training loss since the point before, nats per token.
+    pub training_loss: Option<f64>,
+    /// Held-out loss, nats per token.
+    pub heldout_loss: Option<f64>,
+}
+
+/// A recorded centralised run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// What was run, in one line.
+    pub label: String,
+    /// Its curve.
+    pub points: Vec<CurvePoint>,
+}
+
+/// What a peer is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerActivity {
+    /// Not connected.
+    #[default]
+    Offline,
+    /// Connected, not yet a member.
+    Joining,
+    /// Training a unit.
+    Training,
+    /// Fetching payloads or blocks.
+    Fetching,
+    /// Applying a committed set.
+    Applying,
+    /// Nothing to do until others are done.
+    Waiting,
+    /// The run is complete.
+    Done,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its id.
+    pub id: PeerId,
+    /// What people call it (`peer 1`).
+    pub name: String,
+    /// What it is doing.
+    pub activity: PeerActivity,
+    /// Whether it orders blocks.
+    pub validator: bool,
+    /// Shares in micro-shares.
+    pub shares: u64,
+    /// Its part of all shares, 0 to 1.
+    pub share_of_supply: f64,
+    /// Receipts paid.
+    pub receipts: u64,
+    /// Bytes sent since start, headers included.
+    pub bytes_sent: u64,
+    /// Bytes received since start, headers included.
+    pub bytes_received: u64,
+    /// Its tokens per second while training.
+    pub tokens_per_second: f64,
+    /// Faults recorded against it.
+    pub faults: u64,
+}
+
+/// Text that the model wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Rounds complete when it was written.
+    pub round: u64,
+    /// Tokens trained on by then.
+    pub tokens: u64,
+    /// The beginning that was given.
+    pub prompt: String,
+    /// What the model added.
+    pub text: String,
+}
+
+/// The ledger's head.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerView {
+    /// Blocks.
+    pub height: u64,
+    /// Root of the ledger.
+    pub root: Hash,
+    /// All shares, in micro-shares.
+    pub supply: u64,
+    /// Receipts paid.
+    pub receipts: u64,
+}
+
+/// A recorded fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultView {
+    /// Whose fault.
+    pub peer: PeerId,
+    /// The round in which it was seen.
+    pub round: u64,
+    /// What was wrong, in words.
+    pub what: String,
+}
+
+/// What `GET /net/events` streams: the event's name is the variant in snake case, its data the JSON of the value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum NetEvent {
+    /// Run, peers and ledger changed. `curve`, `samples` and `baseline` are empty in it: they come by the events below.
+    State(Box<NetState>),
+    /// A point was added to the curve.
+    Point(CurvePoint),
+    /// The model wrote a sample.
+    Sample(Sample),
+}

@@ -1,0 +1,11 @@
+//! What a peer does on a real machine: real endpoints on loopback, real files, real processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod blobs;
+mod cluster;
+mod common;
+mod disk;
+mod faults;
+mod processes;
+mod transport;
