@@ -1,0 +1,185 @@
+//! A request while it is decoded: which answer it is at, what is fed next, and what each token does.
+
+use std::sync::Arc;
+
+use model::{Cache, Decoder, END_ID, Feed, Sampler, Sampling};
+use node::Checkpoint;
+use tokio::sync::mpsc;
+
+use super::logprob::Logprob;
+use super::prompt::Prompt;
+use super::text::Outlet;
+use super::{Ask, Finish, Job, Piece};
+use crate::error::ApiError;
+
+/// Prompt tokens per turn: long enough to be efficient, short enough that others hardly notice.
+const PREFILL_TOKENS: usize = 64;
+
+/// A request that is being decoded.
+pub(super) struct Request {
+    ask: Ask,
+    pieces: mpsc::Sender<Piece>,
+    checkpoint: Arc<Checkpoint>,
+    prompts: Vec<Vec<u32>>,
+    choice: usize,
+    current: Choice,
+    over: bool,
+}
+
+/// The answer that is being decoded.
+struct Choice {
+    cache: Cache,
+    sampler: Sampler,
+    /// The prompt and what was chosen so far.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    tokens_max: usize,
+    outlet: Outlet,
+}
+
+impl Request {
+    /// Tokenises the prompts and tells the client that decoding begins.
+    ///
+    /// # Errors
+    /// A prompt is too long.
+    pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>) -> Result<Self, ApiError> {
+        let Job { ask, pieces } = job;
+        let context = checkpoint.config.context;
+        // An answer without a limit of its own shares the context with its prompt.
+        let reserve = ask.tokens_max.unwrap_or(context).min(context / 2);
+        let tokens = |prompt: &Prompt| prompt.tokens(&checkpoint.tokenizer, context, reserve);
+        let prompts = ask.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
+        let prompt_tokens = prompts.iter().map(Vec::len).sum();
+        let current = Choice::new(&ask, &checkpoint, &prompts, 0)?;
+        send(&pieces, Piece::Started { checkpoint: Arc::clone(&checkpoint), prompt_tokens });
+        Ok(Self { ask, pieces, checkpoint, prompts, choice: 0, current, over: false })
+    }
+
+    /// The weights that this request is decoded from.
+    pub(super) fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// Whether all is answered, or nobody listens any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over || self.pieces.is_closed()
+    }
+
+    /// What goes through the model next: a chunk of the prompt, or the token that was chosen last.
+    pub(super) fn feed(&mut self) -> Feed<'_> {
+        let Choice { cache, tokens, .. } = &mut self.current;
+        let start = cache.len();
+        let end = tokens.len().min(start + PREFILL_TOKENS);
+        Feed { cache, tokens: &tokens[start..end] }
+    }
+
+    /// Takes the logits of what follows the tokens that were fed, and chooses a token once the prompt is fed.
+    pub(super) fn take(&mut self, logits: &[f32]) {
+        let current = &mut self.current;
+        if current.cache.len() < current.tokens.len() {
+            return;
+        }
+        let token = current.sampler.sample(logits, &current.tokens);
+        let ended = token == END_ID;
+        let (text, finish) = if ended { current.end() } else { current.push(token, &self.checkpoint) };
+        let wanted = self.ask.logprobs.filter(|_| !ended);
+        let logprob = wanted.map(|top| Logprob::new(logits, token, top, &self.checkpoint.tokenizer));
+        if !text.is_empty() || logprob.is_some() {
+            send(&self.pieces, Piece::Text { choice: self.choice, text: text.into(), logprob });
+        }
+        if let Some(reason) = finish {
+            self.finish(reason);
+        }
+    }
+
+    fn finish(&mut self, reason: Finish) {
+        let tokens = self.current.generated();
+        send(&self.pieces, Piece::Finished { choice: self.choice, reason, tokens });
+        self.choice += 1;
+        if self.choice == self.ask.choices() {
+            self.over = true;
+            return;
+        }
+        match Choice::new(&self.ask, &self.checkpoint, &self.prompts, self.choice) {
+            Ok(next) => self.current = next,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Ends the request with an error.
+    pub(super) fn fail(&mut self, error: ApiError) {
+        self.over = true;
+        // A request fails in the place of pieces that it has not sent, so there is room.
+        send(&self.pieces, Piece::Failed(error));
+    }
+}
+
+/// Sends without waiting; the channel has room for all pieces of its request.
+pub(super) fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) {
+    match pieces.try_send(piece) {
+        // A client that is gone is noticed at the request's next turn.
+        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            panic!("a request sent more than the {} pieces that it may have", pieces.max_capacity())
+        }
+    }
+}
+
+impl Choice {
+    fn new(ask: &Ask, checkpoint: &Checkpoint, prompts: &[Vec<u32>], choice: usize) -> Result<Self, ApiError> {
+        let tokens = prompts[choice / ask.answers].clone();
+        // Answers to one prompt differ by their seeds; answers to several prompts have the same ones.
+        let seed = ask.sampling.seed.wrapping_add((choice % ask.answers) as u64);
+        let sampler = Sampler::new(Sampling { seed, ..ask.sampling })
+            .map_err(|error| ApiError::parameter(error.field, error.to_string()))?;
+        let room = checkpoint.config.context - tokens.len();
+        Ok(Self {
+            cache: Cache::new(&checkpoint.config),
+            sampler,
+            prompt_tokens: tokens.len(),
+            tokens,
+            tokens_max: ask.tokens_max.unwrap_or(room).min(room),
+            outlet: Outlet::new(Arc::clone(&ask.stops)),
+        })
+    }
+
+    fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt_tokens
+    }
+
+    /// The model ended the document.
+    fn end(&mut self) -> (String, Option<Finish>) {
+        (self.outlet.finish(), Some(Finish::Stop))
+    }
+
+    fn push(&mut self, token: u32, checkpoint: &Checkpoint) -> (String, Option<Finish>) {
+        self.tokens.push(token);
+        let (mut text, stopped) = self.outlet.push(checkpoint.tokenizer.bytes_of(token));
+        if stopped {
+            return (text, Some(Finish::Stop));
+        }
+        if self.generated() < self.tokens_max {
+            return (text, None);
+        }
+        text += &self.outlet.finish();
+        (text, Some(Finish::Length))
+    }
+}
+
+/// Decodes one turn of all requests in `batch`, which share the decoder's weights.
+///
+/// # Errors
+/// The tokens do not fit the model, which means that tokenizer and model do not belong together.
+pub(super) fn turn(
+    context: &tensor::Context,
+    decoder: &mut Decoder,
+    batch: &mut [&mut Request],
+) -> Result<(), model::DecodeError> {
+    let vocab = decoder.config().vocab;
+    let mut feeds: Vec<Feed<'_>> = batch.iter_mut().map(|request| request.feed()).collect();
+    let logits = decoder.feed_batch(context, &mut feeds)?;
+    for (request, logits) in batch.iter_mut().zip(logits.chunks_exact(vocab)) {
+        request.take(logits);
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What the gateway needs from the process that it is part of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use node::Checkpoint;
+use node::view::{NetEvent, NetState};
+use serde_json::Value;
+use tokio::sync::{broadcast, watch};
+
+/// Checks the bytes of a piece.
+pub type Verify = Arc<dyn Fn(&[u8]) -> Result<Value, Refused> + Send + Sync>;
+
+/// Everything that the routes read. Cheap to clone; the gateway changes nothing of it.
+#[derive(Clone)]
+pub struct GatewayState {
+    /// The whole state of the network as of now; must return quickly.
+    pub net: Arc<dyn Fn() -> NetState + Send + Sync>,
+    /// Changes of that state. Its capacity bounds how far a listener may fall behind before it is disconnected.
+    pub events: broadcast::Sender<NetEvent>,
+    /// The newest model that may be served, or none yet.
+    pub checkpoints: watch::Receiver<Option<Arc<Checkpoint>>>,
+    /// This user's piece as JSON; may read the disk.
+    pub piece: Arc<dyn Fn() -> Result<Value, NoPiece> + Send + Sync>,
+    /// Checks the bytes of a piece and returns what it proves; may take a while.
+    pub verify: Verify,
+}
+
+impl fmt::Debug for GatewayState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayState").field("checkpoint", &*self.checkpoints.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// There is no piece to show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoPiece {
+    /// Why, as a lower-case fragment.
+    pub reason: String,
+}
+
+/// Why a posted piece proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The bytes are not a piece at all.
+    #[error("{reason}")]
+    Malformed {
+        /// Why, as a lower-case fragment.
+        reason: String,
+    },
+    /// It is a piece, and a signature, proof or root in it is wrong.
+    #[error("{reason}")]
+    Invalid {
+        /// Why, as a lower-case fragment.
+        reason: String,
+    },
+}

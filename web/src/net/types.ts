@@ -1,0 +1,91 @@
+/** The JSON of `GET /net/state`; the same fields as `crates/node/src/view.rs`. */
+
+export type Phase = "starting" | "training" | "finished" | "halted";
+
+export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done";
+
+export interface TimeSplit {
+  compute: number;
+  communication: number;
+  idle: number;
+}
+
+export interface RunView {
+  id: string;
+  name: string;
+  phase: Phase;
+  parameters: number;
+  model: string;
+  data: string;
+  recipe: string;
+  round: number;
+  rounds: number;
+  tokens: number;
+  tokens_target: number;
+  elapsed_seconds: number;
+  eta_seconds: number | null;
+  tokens_per_second: number;
+  training_loss: number | null;
+  heldout_loss: number | null;
+  bytes_per_token: number;
+  payload_bytes_per_token: number;
+  compression: number;
+  time: TimeSplit;
+  state_root: string | null;
+}
+
+export interface CurvePoint {
+  tokens: number;
+  training_loss: number | null;
+  heldout_loss: number | null;
+}
+
+export interface Baseline {
+  label: string;
+  points: CurvePoint[];
+}
+
+export interface PeerView {
+  id: string;
+  name: string;
+  activity: PeerActivity;
+  validator: boolean;
+  shares: number;
+  share_of_supply: number;
+  receipts: number;
+  bytes_sent: number;
+  bytes_received: number;
+  tokens_per_second: number;
+  faults: number;
+}
+
+export interface Sample {
+  round: number;
+  tokens: number;
+  prompt: string;
+  text: string;
+}
+
+export interface LedgerView {
+  height: number;
+  root: string;
+  supply: number;
+  receipts: number;
+}
+
+export interface FaultView {
+  peer: string;
+  round: number;
+  what: string;
+}
+
+export interface NetState {
+  version: string;
+  run: RunView | null;
+  curve: CurvePoint[];
+  baseline: Baseline | null;
+  peers: PeerView[];
+  samples: Sample[];
+  ledger: LedgerView | null;
+  faults: FaultView[];
+}

@@ -1,0 +1,37 @@
+/** Small pieces that several pages use. */
+
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import * as format from "./format";
+
+/** A titled box. */
+export function Panel(props: { title: string; class?: string; aside?: ComponentChildren; children: ComponentChildren }): JSX.Element {
+  const id = `panel-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
+  return (
+    <section class={`panel ${props.class ?? ""}`} aria-labelledby={id}>
+      <header>
+        <h2 id={id}>{props.title}</h2>
+        {props.aside}
+      </header>
+      {props.children}
+    </section>
+  );
+}
+
+/** The start of a hash; a click copies the whole. */
+export function HashText(props: { value: string | null | undefined; what: string }): JSX.Element {
+  const [copied, setCopied] = useState(false);
+  useEffect(() => {
+    if (!copied) return;
+    const timer = setTimeout(() => setCopied(false), 1500);
+    return () => clearTimeout(timer);
+  }, [copied]);
+  const value = props.value;
+  if (!value) return <span class="hash">–</span>;
+  const copy = () => void navigator.clipboard?.writeText(value).then(() => setCopied(true), () => {});
+  return (
+    <button type="button" class="hash" title={`${value}\nclick to copy`} aria-label={`copy the ${props.what}, ${format.short(value)}`} onClick={copy}>
+      {copied ? "copied " : format.short(value)}
+    </button>
+  );
+}

@@ -1,0 +1,104 @@
+/** One row per peer; on a narrow screen, one card per peer. */
+
+import type { ComponentChildren, JSX } from "preact";
+import * as format from "../format";
+import type { PeerActivity, PeerView } from "../net/types";
+import { HashText, Panel } from "../parts";
+import { Pebble } from "../stones";
+
+const ACTIVITIES: Record<PeerActivity, string> = {
+  offline: "offline",
+  joining: "joining",
+  training: "training",
+  fetching: "fetching",
+  applying: "applying",
+  waiting: "waiting",
+  done: "done",
+};
+
+const COLUMNS = ["Peer", "Doing", "Share", "Receipts", "Speed", "Sent", "Received", "Faults"];
+
+export function Peers(props: { peers: PeerView[] }): JSX.Element {
+  const online = props.peers.filter((peer) => peer.activity !== "offline").length;
+  return (
+    <Panel title="Peers" class="peers" aside={<span class="count">{`${online} of ${props.peers.length} online`}</span>}>
+      {props.peers.length === 0 ? <p class="quiet">No peer has been seen yet.</p> : <Table peers={props.peers} />}
+    </Panel>
+  );
+}
+
+function Table(props: { peers: PeerView[] }): JSX.Element {
+  return (
+    <table role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          {COLUMNS.map((name) => (
+            <th key={name} role="columnheader" scope="col">
+              {name}
+            </th>
+          ))}
+        </tr>
+      </thead>
+      <tbody role="rowgroup">
+        {[...props.peers].sort(byName).map((peer) => (
+          <Row key={peer.id} peer={peer} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+/** `peer 2` before `peer 10`. */
+function byName(a: PeerView, b: PeerView): number {
+  return a.name.localeCompare(b.name, "en", { numeric: true });
+}
+
+function Row(props: { peer: PeerView }): JSX.Element {
+  const { peer } = props;
+  return (
+    <tr role="row">
+      <th role="rowheader" scope="row">
+        <span class="peer-name">
+          <Pebble id={peer.id} />
+          <span>
+            <b>{peer.name}</b>
+            {peer.validator && (
+              <span class="badge" title="orders the blocks of the ledger">
+                validator
+              </span>
+            )}
+            <HashText value={peer.id} what={`id of ${peer.name}`} />
+          </span>
+        </span>
+      </th>
+      <Cell name="Doing">
+        <span class={`doing ${peer.activity}`}>
+          <i aria-hidden="true" />
+          {ACTIVITIES[peer.activity]}
+        </span>
+      </Cell>
+      <Cell name="Share">
+        <span class="share">
+          <span class="share-bar" aria-hidden="true">
+            <i style={{ transform: `scaleX(${peer.share_of_supply})` }} />
+          </span>
+          <b>{format.percent(peer.share_of_supply)}</b>
+          <small>{format.shares(peer.shares)}</small>
+        </span>
+      </Cell>
+      <Cell name="Receipts">{peer.receipts.toLocaleString("en")}</Cell>
+      <Cell name="Speed">{peer.tokens_per_second > 0 ? format.rate(peer.tokens_per_second) : "–"}</Cell>
+      <Cell name="Sent">{format.bytes(peer.bytes_sent)}</Cell>
+      <Cell name="Received">{format.bytes(peer.bytes_received)}</Cell>
+      <Cell name="Faults">{peer.faults > 0 ? <b class="bad">{peer.faults}</b> : "0"}</Cell>
+    </tr>
+  );
+}
+
+function Cell(props: { name: string; children: ComponentChildren }): JSX.Element {
+  return (
+    <td role="cell" data-name={props.name}>
+      {props.children}
+    </td>
+  );
+}
