@@ -1,0 +1,175 @@
+//! What a person can type.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An open network in which ordinary machines train, serve and own language models together.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Where identity, runs and checkpoints are kept
+    #[arg(long, global = true, env = "CAIRN_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done · 1 unexpected · 2 usage · 3 bad input · 4 port busy · 5 data directory in use
+            6 corrupt or foreign data · 7 disk full or unwritable · 8 not verified · 9 states diverged · 10 network
+
+Logs: set CAIRN_LOG=debug (or info, node=trace, ...) to see what happens inside.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a swarm of peers on this machine that trains a model, with its pages
+    Up(UpArgs),
+    /// Train without a network: the centralised baseline of the same recipe
+    Train(TrainArgs),
+    /// Talk to the newest checkpoint in the terminal
+    Chat(ChatArgs),
+    /// Serve the pages and the API without training
+    Serve(ServeArgs),
+    /// Show my shares and receipts, or write them to a file that anybody can verify
+    Piece(PieceArgs),
+    /// Check a piece offline: signatures, receipts, Merkle proof and ledger root
+    Verify(VerifyArgs),
+    /// Look at this machine: cores, memory, instruction set, speed, port, disk
+    Doctor(DoctorArgs),
+    /// Run one peer, told what to do on standard input (started by `up --processes`)
+    #[command(hide = true)]
+    Peer,
+}
+
+/// A recipe that ships with the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// About two minutes on two cores
+    #[default]
+    Default,
+    /// More rounds at a higher compression
+    Long,
+    /// A few seconds, to see that everything works
+    Tiny,
+}
+
+/// What is trained, and on what.
+#[derive(Args, Debug)]
+pub(crate) struct RecipeArgs {
+    /// Your own UTF-8 text instead of the bundled novels
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// A recipe that ships with the program
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) preset: Preset,
+    /// A recipe of your own, as TOML (`cairn train --print-recipe` shows one)
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Use another seed than the recipe's
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Train for this many rounds instead of the recipe's
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rounds: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PageArgs {
+    /// Port of the pages and the API
+    #[arg(long, default_value_t = 7070)]
+    pub(crate) port: u16,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+    /// How many peers to start
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) peers: u32,
+    /// Run every peer in an operating-system process of its own
+    #[arg(long)]
+    pub(crate) processes: bool,
+    /// Start a new run instead of resuming the one in the data directory
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Exit when the run is complete instead of serving on
+    #[arg(long)]
+    pub(crate) exit_when_done: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Train on this machine alone
+    #[arg(long, required_unless_present = "print_recipe")]
+    pub(crate) solo: bool,
+    /// Threads; the result is the same for any number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Write the loss curve to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Write the trained model to a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Print the recipe as TOML and stop
+    #[arg(long)]
+    pub(crate) print_recipe: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ChatArgs {
+    /// The beginning of a text; without it, a conversation starts
+    pub(crate) prompt: Option<String>,
+    /// A safetensors checkpoint with its tokenizer beside it, instead of the newest of the data directory
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Most tokens to write
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) max_tokens: u32,
+    /// 0 always takes the likeliest token, 1 samples as the model believes
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PieceArgs {
+    /// Print the whole piece as JSON, ready for `cairn verify`
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The piece of another peer of this machine, by the beginning of its id or its number
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// A file that `cairn piece --json` wrote; `-` reads standard input
+    pub(crate) piece: PathBuf,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,10 @@
+//! One file per command.
+
+pub(crate) mod chat;
+pub(crate) mod doctor;
+pub(crate) mod peer;
+pub(crate) mod piece;
+pub(crate) mod serve;
+pub(crate) mod train;
+pub(crate) mod up;
+pub(crate) mod verify;

@@ -1,0 +1,59 @@
+//! `cairn serve`: the pages and the API without training.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gateway::GatewayState;
+use node::home::Home;
+use node::offline::Saved;
+use tokio::sync::{broadcast, watch};
+
+use crate::cli::ServeArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::running::ServingNote;
+use crate::serving;
+
+/// Serves the newest run of the data directory until Ctrl-C.
+pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
+    let server = serving::bind(&args.page).await?;
+    let home = Home::open(home_path)?;
+    let saved = Saved::newest(&home)?.ok_or_else(|| {
+        Failure::new(Code::BadInput, format!("no run in `{}` yet", home_path.display())).hint("`cairn up` starts one")
+    })?;
+    let checkpoint = saved.checkpoint()?.map(Arc::new);
+    let net = saved.state()?;
+    let owner = saved.local_peers(&home)?.first().copied();
+    let piece = owner.map(|owner| saved.piece(owner)).transpose()?.flatten();
+    let (_checkpoints, newest) = watch::channel(checkpoint.clone());
+    let state = GatewayState {
+        net: Arc::new(move || net.clone()),
+        events: broadcast::Sender::new(1),
+        checkpoints: newest,
+        piece: Arc::new(move || serving::piece_json(piece.clone())),
+        verify: serving::verify(),
+    };
+    let url = format!("http://{}/", server.address());
+    let _note = ServingNote::write(home_path, url.trim_end_matches('/'));
+    match &checkpoint {
+        Some(checkpoint) => println!("serving `{}` after round {} at {url}", checkpoint.name, checkpoint.round),
+        None => println!("serving at {url}; there is no model yet"),
+    }
+    println!("Ctrl-C stops");
+    let (stop, stopped) = watch::channel(false);
+    let mut serving = serving::start(server, state, stopped);
+    tokio::select! {
+        ended = &mut serving => return serve_ended(ended),
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    stop.send_replace(true);
+    serve_ended(serving.await)
+}
+
+/// Says how serving ended.
+pub(crate) fn serve_ended(ended: Result<Result<(), gateway::ServeError>, tokio::task::JoinError>) -> Outcome {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::new(Code::Network, error)),
+        Err(error) => Err(Failure::new(Code::Unexpected, error)),
+    }
+}

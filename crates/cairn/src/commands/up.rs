@@ -1,0 +1,166 @@
+//! `cairn up`: a swarm on this machine, with its pages.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::GatewayState;
+use node::child::ChildProgram;
+use node::view::NetEvent;
+use node::workload::Cores;
+use node::{Cluster, ClusterConfig, Outcome as RunOutcome, Summary};
+use tokio::sync::watch;
+
+use crate::cli::UpArgs;
+use crate::commands::serve::serve_ended;
+use crate::exit::{Code, Failure, Outcome};
+use crate::figures::{bytes, count, duration, shares};
+use crate::running::ServingNote;
+use crate::terminal::View;
+use crate::{serving, workload};
+
+/// How often the terminal is brought up to date.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Trains, shows and serves until the run is complete and Ctrl-C is pressed.
+pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
+    let server = serving::bind(&args.page).await?;
+    let config = config(args, home)?;
+    let (name, parameters) = (config.workload.recipe.name.clone(), config.workload.parameters());
+    let cluster = Arc::new(Cluster::start(config).await?);
+    let url = format!("http://{}/", server.address());
+    let note = ServingNote::write(home, url.trim_end_matches('/'));
+    eprintln!("{}", headline(&cluster, &name, parameters, &url));
+    let (stop, stopped) = watch::channel(false);
+    let serving = serving::start(server, gateway_state(&cluster), stopped);
+    let outcome = watch_run(&cluster, args).await;
+    stop.send_replace(true);
+    let served = serve_ended(serving.await);
+    drop(note);
+    match Arc::try_unwrap(cluster) {
+        Ok(cluster) => cluster.shutdown().await,
+        Err(_) => tracing::warn!("something still uses the peers; what they stored is safe"),
+    }
+    eprintln!("stopped; `cairn up` goes on from here");
+    outcome.and(served)
+}
+
+fn config(args: &UpArgs, home: &Path) -> Outcome<ClusterConfig> {
+    let mut recipe = workload::recipe(&args.recipe)?;
+    // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
+    recipe.units_per_round = recipe.units_per_round.max(args.peers);
+    let workload = workload::load(recipe, &args.recipe)?;
+    let processes = if args.processes { Some(child_program()?) } else { None };
+    Ok(ClusterConfig {
+        home: home.to_owned(),
+        baseline: workload::baseline(&workload, &args.recipe),
+        workload: Arc::new(workload),
+        data: args.recipe.data.clone(),
+        peers: args.peers as usize,
+        cores: Cores::all(),
+        processes,
+        fresh: args.fresh,
+    })
+}
+
+fn child_program() -> Outcome<ChildProgram> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(Code::Unexpected, format!("cannot find the own program: {error}")))?;
+    Ok(ChildProgram { program, arguments: vec!["peer".into()] })
+}
+
+fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String {
+    let peers = cluster.members().len();
+    let verb = if cluster.is_resumed() { "resuming" } else { "training" };
+    format!(
+        "\n  {verb} `{name}`: {} parameters, {peers} peers on this machine\n  pages and API: {url}\n",
+        count(parameters as f64)
+    )
+}
+
+fn gateway_state(cluster: &Arc<Cluster>) -> GatewayState {
+    let (observer, runtime) = (cluster.observer().clone(), tokio::runtime::Handle::current());
+    // The server must not keep the peers alive once the program stops.
+    let weak = Arc::downgrade(cluster);
+    GatewayState {
+        net: Arc::new({
+            let observer = observer.clone();
+            move || observer.state()
+        }),
+        events: observer.events().clone(),
+        checkpoints: observer.checkpoints(),
+        piece: Arc::new(move || {
+            let piece = weak.upgrade().and_then(|cluster| runtime.block_on(cluster.piece(1)));
+            serving::piece_json(piece)
+        }),
+        verify: serving::verify(),
+    }
+}
+
+/// Shows the run until it ends, and then waits for Ctrl-C.
+async fn watch_run(cluster: &Cluster, args: &UpArgs) -> Outcome {
+    let mut view = View::new();
+    let mut events = cluster.subscribe();
+    let mut look = tokio::time::interval(LOOK);
+    let outcome = cluster.outcome();
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(outcome, interrupted);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut outcome => break ended,
+            _ = &mut interrupted => {
+                view.finish();
+                return Ok(());
+            }
+            Ok(event) = events.recv() => {
+                if let NetEvent::Sample(sample) = event {
+                    view.sample(&sample);
+                }
+            }
+            _ = look.tick() => view.show(&cluster.state()),
+        }
+    };
+    view.show(&cluster.state());
+    view.finish();
+    match ended {
+        RunOutcome::Failed(failure) => Err(failure.into()),
+        RunOutcome::Finished(summary) => {
+            println!("{}", summary_text(&summary));
+            if args.exit_when_done {
+                return Ok(());
+            }
+            eprintln!("\n  the model goes on answering; Ctrl-C stops");
+            // An error means that signals cannot be heard here: then there is nothing to wait for.
+            let _ = interrupted.await;
+            Ok(())
+        }
+    }
+}
+
+fn summary_text(summary: &Summary) -> String {
+    let baseline = match (summary.baseline_heldout_loss, summary.gap) {
+        (Some(loss), Some(gap)) => format!(" (centralised baseline {loss:.3}, gap {:+.2} %)", gap * 100.0),
+        _ => " (no recorded baseline for this recipe; `cairn train --solo` measures one)".to_owned(),
+    };
+    let supply: u64 = summary.shares.iter().map(|(_, shares)| shares).sum();
+    let owners: Vec<String> = (1..)
+        .zip(&summary.shares)
+        .map(|(number, (peer, owned))| {
+            let part = *owned as f64 * 100.0 / supply.max(1) as f64;
+            format!("    peer {number}  {}  {:>12}  {part:5.1} %", peer.short(), shares(*owned))
+        })
+        .collect();
+    format!(
+        "\n  done: {} rounds, {} tokens in {}\n  held-out loss {:.3}{baseline}\n  payloads {:.0}× smaller than the \
+         parameters · {} of payload, {} on the wire per trained token\n  state root {}\n\n  shares\n{}",
+        summary.rounds,
+        count(summary.tokens as f64),
+        duration(summary.seconds),
+        summary.heldout_loss,
+        summary.compression,
+        bytes(summary.payload_bytes_per_token),
+        bytes(summary.bytes_per_token),
+        summary.state_root.short(),
+        owners.join("\n"),
+    )
+}

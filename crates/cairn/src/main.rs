@@ -1,0 +1,53 @@
+//! The command line of Cairn: what a person types, sees, and gets as an exit code. Everything else lives below.
+
+mod cli;
+mod commands;
+mod exit;
+mod figures;
+mod home;
+mod running;
+mod serving;
+mod terminal;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Code, Failure, Outcome};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let home = home::resolve(cli.home)?;
+    match cli.command {
+        Command::Up(args) => block_on(commands::up::run(&args, &home)),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Chat(args) => commands::chat::run(&args, &home),
+        Command::Serve(args) => block_on(commands::serve::run(&args, &home)),
+        Command::Piece(args) => commands::piece::run(&args, &home),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args, &home),
+        Command::Peer => block_on(commands::peer::run()),
+    }
+}
+
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(Code::Unexpected, format!("cannot start threads: {error}")))?.block_on(command)
+}
+
+/// Logs go to standard error, and only warnings unless `CAIRN_LOG` asks for more.
+fn start_logs() {
+    let filter = EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,209 @@
+//! The live view of `up`: a few calm lines that are redrawn in place, or plain lines when nobody watches a terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use node::view::{NetState, PeerActivity, PeerView, Phase, RunView, Sample};
+
+use crate::figures::{bytes, count, duration};
+
+/// Redraws per second.
+const FRAMES_PER_SECOND: u8 = 4;
+/// Characters of the sample shown.
+const SAMPLE_CHARACTERS: usize = 96;
+
+/// Where progress goes.
+pub(crate) enum View {
+    /// Redrawn in place.
+    Live(Live),
+    /// A line per completed round, for logs and pipes.
+    Plain {
+        /// Rounds printed so far.
+        rounds: Option<u64>,
+    },
+}
+
+/// The lines of a live view.
+pub(crate) struct Live {
+    bars: MultiProgress,
+    progress: ProgressBar,
+    figures: ProgressBar,
+    peers: ProgressBar,
+    sample: ProgressBar,
+}
+
+impl View {
+    /// A live view on a terminal, plain lines elsewhere.
+    pub(crate) fn new() -> Self {
+        if std::io::stderr().is_terminal() { Self::Live(Live::new()) } else { Self::Plain { rounds: None } }
+    }
+
+    /// Shows where the run stands.
+    pub(crate) fn show(&mut self, state: &NetState) {
+        let Some(run) = &state.run else { return };
+        match self {
+            Self::Live(live) => live.show(state, run),
+            Self::Plain { rounds } if *rounds != Some(run.round) => {
+                *rounds = Some(run.round);
+                eprintln!("{}", plain_line(run));
+            }
+            Self::Plain { .. } => {}
+        }
+    }
+
+    /// Shows what the model writes.
+    pub(crate) fn sample(&mut self, sample: &Sample) {
+        if let Self::Live(live) = self {
+            live.sample.set_message(excerpt(sample));
+        }
+    }
+
+    /// Ends the live view and leaves its last state on the screen.
+    pub(crate) fn finish(&mut self) {
+        if let Self::Live(live) = self {
+            for line in [&live.progress, &live.figures, &live.peers, &live.sample] {
+                line.abandon();
+            }
+            live.bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+}
+
+impl Live {
+    fn new() -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
+        let progress = bars.add(ProgressBar::new(1));
+        progress.set_style(
+            ProgressStyle::with_template("  {bar:36.cyan/dim} {msg}").expect("a valid template").progress_chars("━╸─"),
+        );
+        let line = |template: &str| {
+            let bar = bars.add(ProgressBar::new(1));
+            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+            bar
+        };
+        let figures = line("  {msg}");
+        let peers = line("  {msg}");
+        let sample = line("  {msg:.dim}");
+        progress.enable_steady_tick(Duration::from_millis(500));
+        Self { bars, progress, figures, peers, sample }
+    }
+
+    fn show(&self, state: &NetState, run: &RunView) {
+        self.progress.set_length(run.rounds.max(1));
+        self.progress.set_position(run.round);
+        self.progress.set_message(progress_text(run));
+        self.figures.set_message(figures_text(run));
+        self.peers.set_message(peers_text(&state.peers));
+    }
+}
+
+fn progress_text(run: &RunView) -> String {
+    let left = match (run.phase, run.eta_seconds) {
+        (Phase::Starting, _) => "connecting".to_owned(),
+        (Phase::Finished, _) => format!("done in {}", duration(run.elapsed_seconds)),
+        (Phase::Halted, _) => "halted".to_owned(),
+        (Phase::Training, Some(eta)) => format!("{} left", duration(eta)),
+        (Phase::Training, None) => "measuring".to_owned(),
+    };
+    format!("round {}/{} · {} tokens · {left}", run.round, run.rounds, count(run.tokens as f64))
+}
+
+fn figures_text(run: &RunView) -> String {
+    let loss = |name: &str, value: Option<f64>| value.map(|value| format!("{name} {value:.3}"));
+    let mut parts: Vec<String> =
+        [loss("loss", run.training_loss), loss("held-out", run.heldout_loss)].into_iter().flatten().collect();
+    if run.tokens_per_second > 0.0 {
+        parts.push(format!("{} tokens/s", count(run.tokens_per_second)));
+    }
+    if run.bytes_per_token > 0.0 {
+        parts.push(format!("{} sent per token", bytes(run.bytes_per_token)));
+    }
+    if run.compression > 0.0 {
+        parts.push(format!("payload {:.0}× smaller", run.compression));
+    }
+    parts.join(" · ")
+}
+
+fn peers_text(peers: &[PeerView]) -> String {
+    const LISTED_MAX: usize = 8;
+    let mut parts: Vec<String> = peers
+        .iter()
+        .take(LISTED_MAX)
+        .map(|peer| format!("{} {} {}", symbol(peer.activity), peer.name, activity(peer.activity)))
+        .collect();
+    if peers.len() > LISTED_MAX {
+        parts.push(format!("and {} more", peers.len() - LISTED_MAX));
+    }
+    parts.join("   ")
+}
+
+fn symbol(activity: PeerActivity) -> char {
+    match activity {
+        PeerActivity::Offline => '○',
+        PeerActivity::Waiting | PeerActivity::Joining => '◌',
+        _ => '●',
+    }
+}
+
+/// A peer's activity in a word.
+pub(crate) fn activity(activity: PeerActivity) -> &'static str {
+    match activity {
+        PeerActivity::Offline => "offline",
+        PeerActivity::Joining => "joining",
+        PeerActivity::Training => "training",
+        PeerActivity::Fetching => "fetching",
+        PeerActivity::Applying => "applying",
+        PeerActivity::Waiting => "waiting",
+        PeerActivity::Done => "done",
+    }
+}
+
+fn excerpt(sample: &Sample) -> String {
+    let joined = format!("{}{}", sample.prompt, sample.text);
+    let words: Vec<&str> = joined.split_whitespace().collect();
+    let text = words.join(" ");
+    let mut short: String = text.chars().take(SAMPLE_CHARACTERS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("“{short}”")
+}
+
+fn plain_line(run: &RunView) -> String {
+    let figures = figures_text(run);
+    let separator = if figures.is_empty() { "" } else { " · " };
+    format!("{}{separator}{figures}", progress_text(run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_one_short_line() {
+        let sample = Sample { round: 1, tokens: 2, prompt: "She  was\n".into(), text: "not ".repeat(100) };
+        let line = excerpt(&sample);
+        assert!(line.starts_with("“She was not not"), "{line}");
+        assert!(line.ends_with("…”") && !line.contains('\n') && line.chars().count() <= SAMPLE_CHARACTERS + 3);
+    }
+
+    #[test]
+    fn peers_are_listed_with_what_they_do() {
+        let peer = |name: &str, activity| PeerView {
+            id: wire::PeerId([0; 32]),
+            name: name.into(),
+            activity,
+            validator: false,
+            shares: 0,
+            share_of_supply: 0.0,
+            receipts: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            tokens_per_second: 0.0,
+            faults: 0,
+        };
+        let text = peers_text(&[peer("1", PeerActivity::Training), peer("2", PeerActivity::Offline)]);
+        assert_eq!(text, "● 1 training   ○ 2 offline");
+    }
+}

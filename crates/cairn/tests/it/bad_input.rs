@@ -1,0 +1,145 @@
+//! Every mistake gets a clear message, a hint and its exit code.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use crate::program::{Place, failed, files_below};
+
+#[test]
+fn an_unknown_flag_is_a_usage_error_that_names_it() {
+    let (code, said) = failed(&Place::new().run(&["up", "--peeers", "3"]));
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("--peeers") && said.contains("--peers"), "{said}");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_with_its_place() {
+    let place = Place::new();
+    let path = place.file("latin1.txt");
+    std::fs::write(&path, [b"caf".as_slice(), &[0xe9], b" au lait"].concat()).unwrap();
+    let (code, said) = failed(&place.run(&["up", "--data", path.to_str().unwrap(), "--port", "0"]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("not UTF-8") && said.contains("byte 3") && said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn too_little_text_is_refused() {
+    let place = Place::new();
+    let path = place.file("short.txt");
+    std::fs::write(&path, "Too short to learn from. ".repeat(4)).unwrap();
+    let (code, said) = failed(&place.run(&["train", "--solo", "--data", path.to_str().unwrap()]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn a_recipe_with_a_bad_value_names_the_field() {
+    let place = Place::new();
+    let recipe = String::from_utf8(place.run(&["train", "--print-recipe"]).stdout).unwrap();
+    let path = place.file("bad.toml");
+    std::fs::write(&path, recipe.replacen("rounds = ", "rounds = 0 # ", 1)).unwrap();
+    let (code, said) = failed(&place.run(&["train", "--solo", "--recipe", path.to_str().unwrap()]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("`rounds`"), "{said}");
+}
+
+#[test]
+fn a_busy_port_says_which_and_how_to_choose_another() {
+    let place = Place::new();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, said) = failed(&place.run(&["up", "--preset", "tiny", "--port", &port]));
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(&port) && said.contains("--port"), "{said}");
+    assert!(!place.home().exists(), "nothing was started");
+}
+
+#[test]
+fn a_data_directory_in_use_is_told() {
+    let place = Place::new();
+    let mut up = place.up(&["--preset", "tiny"]);
+    let (code, said) = failed(&place.run(&["up", "--preset", "tiny", "--port", "0"]));
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("in use") && said.contains("--home"), "{said}");
+    up.wait_for("done:");
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+#[test]
+fn damaged_and_foreign_files_are_told_and_nothing_is_lost() {
+    let place = Place::new();
+    let (code, said) = place.up(&["--preset", "tiny", "--exit-when-done"]).finish();
+    assert_eq!(code, Some(0), "{said}");
+    let run = files_below(&place.home()).into_iter().find(|path| path.ends_with("charter.json")).unwrap();
+    let good = std::fs::read(&run).unwrap();
+
+    let changed = String::from_utf8(good.clone()).unwrap().replacen("\"rounds\": ", "\"rounds\": 9", 1);
+    std::fs::write(&run, changed).unwrap();
+    let (code, said) = failed(&place.run(&["serve", "--port", "0"]));
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("charter.json") && said.contains("hint:"), "{said}");
+
+    std::fs::write(&run, &good[..good.len() / 2]).unwrap();
+    let (code, said) = failed(&place.run(&["piece"]));
+    assert_eq!(code, 6, "{said}");
+
+    std::fs::write(&run, &good).unwrap();
+    let piece = place.run(&["piece"]);
+    assert!(piece.status.success(), "{}", String::from_utf8_lossy(&piece.stderr));
+}
+
+#[test]
+fn a_corrupt_checkpoint_file_names_what_is_wrong() {
+    let place = Place::new();
+    let path = place.file("model.safetensors");
+    let saved = place.run(&["train", "--solo", "--preset", "tiny", "--save", path.to_str().unwrap()]);
+    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+    let chat =
+        |place: &Place| place.run(&["chat", "--checkpoint", path.to_str().unwrap(), "--max-tokens", "4", "It was"]);
+    let good = chat(&place);
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(String::from_utf8_lossy(&good.stdout).starts_with("It was"));
+
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 7]).unwrap();
+    let (code, said) = failed(&chat(&place));
+    assert_eq!(code, 6, "{said}");
+    std::fs::write(&path, b"not a checkpoint at all").unwrap();
+    let (code, said) = failed(&chat(&place));
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn there_is_nothing_to_show_before_the_first_run() {
+    let place = Place::new();
+    for command in [vec!["piece"], vec!["chat", "It was"], vec!["serve", "--port", "0"]] {
+        let (code, said) = failed(&place.run(&command));
+        assert_eq!(code, 3, "{command:?}: {said}");
+        assert!(said.contains("cairn up"), "{command:?}: {said}");
+    }
+}
+
+/// A full disk: a small file system of its own, which only root can make.
+#[test]
+fn a_full_disk_is_told_and_the_run_goes_on_once_there_is_space() {
+    let place = Place::new();
+    std::fs::create_dir(place.home()).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "cairn-test"])
+        .arg(place.home())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a full disk: this user cannot mount a small file system");
+        return;
+    }
+    let full = place.run(&["up", "--preset", "tiny", "--exit-when-done", "--port", "0"]);
+    let (code, said) = failed(&full);
+    let grown = std::process::Command::new("mount").args(["-o", "remount,size=300m"]).arg(place.home()).status();
+    let again = place.run(&["up", "--preset", "tiny", "--exit-when-done", "--port", "0"]);
+    let unmounted = std::process::Command::new("umount").arg(place.home()).status();
+    assert_eq!(code, 7, "{said}");
+    assert!(said.contains("disk is full") && said.contains("hint:"), "{said}");
+    assert!(grown.unwrap().success());
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert!(unmounted.unwrap().success());
+}

@@ -1,0 +1,10 @@
+//! What only the whole program can show: the shape of the workspace, and the commands as a person runs them.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod browser;
+mod crash;
+mod program;
+mod tidy;
+mod whole_run;
