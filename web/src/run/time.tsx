@@ -8,7 +8,7 @@ import { Panel } from "../parts";
 const PARTS: { key: keyof TimeSplit; name: string; note: string }[] = [
   { key: "compute", name: "Computing", note: "training and applying" },
   { key: "communication", name: "Communicating", note: "waiting for bytes" },
-  { key: "idle", name: "Idle", note: "waiting for others" },
+  { key: "idle", name: "Idle", note: "waiting for others or a core" },
 ];
 
 export function TimePanel(props: { time: TimeSplit }): JSX.Element {

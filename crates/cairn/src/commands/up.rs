@@ -71,9 +71,14 @@ fn child_program() -> Outcome<ChildProgram> {
 
 fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String {
     let peers = cluster.members().len();
-    let verb = if cluster.is_resumed() { "resuming" } else { "training" };
+    let run = cluster.state().run;
+    let (verb, hint) = match cluster.is_resumed() {
+        true if run.round >= run.rounds => ("complete:", "\n  `cairn up --fresh` trains a new one"),
+        true => ("resuming", ""),
+        false => ("training", ""),
+    };
     format!(
-        "\n  {verb} `{name}`: {} parameters, {peers} peers on this machine\n  pages and API: {url}\n",
+        "\n  {verb} `{name}`: {} parameters, {peers} peers on this machine\n  pages and API: {url}{hint}\n",
         count(parameters as f64)
     )
 }

@@ -22,7 +22,7 @@ fn the_run_page_shows_the_loss_fall_and_chat_streams() {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
     std::fs::create_dir_all(&pictures).unwrap();
     let place = Place::new();
-    let mut up = place.up(&["--rounds", "64"]);
+    let mut up = place.up(&[]);
     up.wait_for_round(1);
     let output =
         Command::new("node").arg(web().join("browser-test.mjs")).arg(up.url()).arg(&pictures).output().unwrap();

@@ -61,7 +61,8 @@ fn a_swarm_learns_as_its_baseline_does() {
     let (recipe, corpus) = (Recipe::tiny(), corpus());
     let before =
         evaluate(&Context::single(), &recipe, &corpus, &State::genesis(&recipe).theta, recipe.evaluation.windows);
-    assert!((before - (recipe.model.vocab as f64).ln()).abs() < 0.2, "untrained: {before}");
+    // Logits of an untrained tied head have unit variance, which adds half a nat to a uniform guess.
+    assert!((before - (recipe.model.vocab as f64).ln() - 0.5).abs() < 0.25, "untrained: {before}");
     let swarm = losses(Swarm::new(&recipe, &corpus, 2));
     let solo = losses(Solo::new(Context::new(2), &recipe, &corpus));
     assert_eq!(swarm.len(), 4);
@@ -94,7 +95,7 @@ fn golden_root_of_a_run() {
     assert_eq!(root, GOLDEN_ROOT);
 }
 
-const GOLDEN_ROOT: &str = "";
+const GOLDEN_ROOT: &str = "285b3edfefe8969d1ada15111e0a1df7c069a25cfb53786c17bc8ac4026f6170";
 
 #[test]
 fn variants_differ_from_the_recipe_and_from_each_other() {
