@@ -71,9 +71,9 @@ fn child_program() -> Outcome<ChildProgram> {
 
 fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String {
     let peers = cluster.members().len();
-    let run = cluster.state().run;
+    let complete = cluster.state().run.is_some_and(|run| run.round >= run.rounds);
     let (verb, hint) = match cluster.is_resumed() {
-        true if run.round >= run.rounds => ("complete:", "\n  `cairn up --fresh` trains a new one"),
+        true if complete => ("complete:", "\n  `cairn up --fresh` trains a new one"),
         true => ("resuming", ""),
         false => ("training", ""),
     };
