@@ -196,9 +196,11 @@ impl Trainer {
         targets: &[u32],
         grads: &mut [f32],
     ) -> f64 {
-        self.forward(ctx, params, StageInput::Tokens(tokens));
-        let output = self.backward(ctx, params, grads, StageGradient::Targets(targets));
-        output.loss.expect("a backward from targets has a loss")
+        let loss = ctx.run(|| {
+            self.forward(ctx, params, StageInput::Tokens(tokens));
+            self.backward(ctx, params, grads, StageGradient::Targets(targets)).loss
+        });
+        loss.expect("a backward from targets has a loss")
     }
 
     /// Computes the mean loss of a micro-batch in nats per token; for a model of one stage. It has the bits of the loss of

@@ -45,6 +45,15 @@ impl Context {
         &self.threads
     }
 
+    /// Runs `work` on one of the threads, so that the kernels that it calls start without handing over from thread to thread.
+    /// It changes no bit of any result.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.threads.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
     /// Runs [`check_float_environment`] on the calling thread and on every worker thread.
     ///
     /// # Errors
