@@ -8,6 +8,10 @@ use std::time::Instant;
 use model::{Cache, Config, Decoder, Feed, Stage, Trainer, init};
 use tensor::Context;
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONFIG: Config = Config {
     vocab: 2048,
     width: 160,

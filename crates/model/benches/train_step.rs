@@ -13,6 +13,10 @@ use model::{Config, Stage, Trainer, init};
 use tensor::random::Stream;
 use tensor::{AdamwStep, Context, adamw_update};
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH: usize = 8;
 const TOKENS: usize = 256;
 const CONFIG: Config = Config {

@@ -3,9 +3,14 @@
 //! `cargo bench -p tensor --bench gemm [-- THREADS] [avx2 | avx512]`.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use tensor::gemm::multiply_add_burst;
 use tensor::{Context, Isa, matmul_nn, matmul_nt, matmul_tn};
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Matmul = fn(&Context, usize, usize, usize, &[f32], &[f32], &mut [f32], bool);
 
@@ -43,7 +48,7 @@ fn main() {
         for (name, matmul, m, n, k) in
             SHAPES.into_iter().filter(|shape| chosen.as_ref().is_none_or(|c| shape.0.trim().ends_with(c.as_str())))
         {
-            let repeats = (4_000_000_000 / (m * n * k)).clamp(2, 10_000);
+            let repeats = (8_000_000_000 / (m * n * k)).clamp(2, 10_000);
             let got = median((0..9).map(|_| rate(&ctx, matmul, m, n, k, repeats)).collect());
             let share = 100.0 * got / (peak * threads as f64);
             println!("  {name} {m:5} x {n:5} x {k:5}: {got:7.1} GFLOP/s, {share:5.1} %");
@@ -53,9 +58,9 @@ fn main() {
 
 fn burst(ctx: &Context) -> f64 {
     const STEPS: usize = 30_000_000;
-    let start = clock();
+    let start = Instant::now();
     let flops = multiply_add_burst(ctx, black_box(STEPS));
-    flops as f64 / (clock() - start) / 1e9
+    flops as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -68,22 +73,9 @@ fn rate(ctx: &Context, matmul: Matmul, m: usize, n: usize, k: usize, repeats: us
     let b = vec![0.25f32; n * k];
     let mut c = vec![0.0f32; m * n];
     matmul(ctx, m, n, k, &a, &b, &mut c, false);
-    let start = clock();
+    let start = Instant::now();
     for _ in 0..repeats {
         matmul(ctx, m, n, k, black_box(&a), black_box(&b), black_box(&mut c), false);
     }
-    2.0 * (m * n * k * repeats) as f64 / (clock() - start) / 1e9
-}
-
-/// Seconds this thread has spent on a processor, where the system tells: other work on the machine does not count.
-///
-/// With several threads the caller mostly waits, so their runs use the wall clock.
-fn clock() -> f64 {
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    let wall = START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64();
-    if std::env::args().any(|arg| arg.parse().is_ok_and(|threads: usize| threads > 1)) {
-        return wall;
-    }
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).map_or(wall, |ns| ns * 1e-9)
+    2.0 * (m * n * k * repeats) as f64 / start.elapsed().as_secs_f64() / 1e9
 }

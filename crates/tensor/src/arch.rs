@@ -190,10 +190,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// As for [`micro`], with `rows` at most `TILE_ROWS` and `TILE_COLS` columns.
     unsafe fn tile(self, rows: usize, tile: Tile);
 
-    /// Asks for the cache line of the first value of `x`, if there is one; a hint without effect on results.
+    /// Asks for the cache line of an address, which need not be valid; a hint without effect on results.
     #[inline(always)]
-    fn prefetch(self, x: &[f32]) {
-        let _ = x;
+    fn prefetch(self, address: *const f32) {
+        let _ = address;
     }
 
     /// Transposes 16 vectors: lane `j` of row `i` goes to lane `i` of row `j`.

@@ -9,22 +9,31 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed buffer with stale contents; it returns to its thread's store when dropped.
+/// Bytes of a cache line: buffers start on one, because a vector that crosses two lines takes two loads.
+const LINE: usize = 64;
+
+/// A borrowed buffer with stale contents, which starts on a cache line; it returns to its thread's store when dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     buffer: Vec<f32>,
+    /// Values before the first cache line.
+    start: usize,
     len: usize,
 }
 
 impl Scratch {
     /// Takes a buffer of `len` values of arbitrary content: the smallest that fits, else a new one.
     pub(crate) fn new(len: usize) -> Scratch {
+        let slack = LINE / size_of::<f32>();
+        let need = len + slack;
         let kept = FREE.with_borrow_mut(|free| {
-            let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= len);
+            let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= need);
             let best = fits.min_by_key(|(_, buffer)| buffer.len()).map(|(i, _)| i);
             best.map(|i| free.swap_remove(i))
         });
-        Scratch { buffer: kept.unwrap_or_else(|| vec![0.0; len]), len }
+        let buffer = kept.unwrap_or_else(|| vec![0.0; need]);
+        let start = buffer.as_ptr().align_offset(LINE).min(slack);
+        Scratch { buffer, start, len }
     }
 }
 
@@ -32,13 +41,13 @@ impl std::ops::Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.buffer[..self.len]
+        &self.buffer[self.start..][..self.len]
     }
 }
 
 impl std::ops::DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.buffer[..self.len]
+        &mut self.buffer[self.start..][..self.len]
     }
 }
 

@@ -50,6 +50,12 @@ impl<'a> MatMut<'a> {
         self.start.wrapping_add(row * self.stride + col)
     }
 
+    /// The address of a value that need not be inside, for hints.
+    #[inline(always)]
+    pub(super) fn near(&self, row: usize, col: usize) -> *const f32 {
+        self.start.wrapping_add(row * self.stride + col)
+    }
+
     /// The first `rows` rows.
     pub(crate) fn top(&mut self, rows: usize) -> MatMut<'_> {
         assert!(rows <= self.rows, "the first {rows} rows of {}", self.rows);

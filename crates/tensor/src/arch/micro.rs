@@ -76,6 +76,7 @@ impl Task for Block<'_, '_> {
         assert!(k == 0 || data.len() >= need, "a block with {} values of A instead of {need}", data.len());
         for col in (0..cols).step_by(S::TILE_COLS) {
             for row in (0..rows).step_by(S::TILE_ROWS) {
+                let next = if row + S::TILE_ROWS < rows { (row + S::TILE_ROWS, col) } else { (0, col + S::TILE_COLS) };
                 let tile = Tile {
                     k,
                     a: data[row / S::TILE_ROWS * group..].as_ptr(),
@@ -86,6 +87,7 @@ impl Task for Block<'_, '_> {
                     stride: c.stride(),
                     cols: (cols - col).min(S::TILE_COLS),
                     accumulate,
+                    next: c.near(next.0, next.1),
                 };
                 // SAFETY: the asserts above cover every element of A and B that rows < `rows` and p < `k` name; `at` and
                 // `cols` keep the tile of C inside its window, of which we hold the only reference.
@@ -118,6 +120,8 @@ pub(crate) struct Tile {
     pub(crate) stride: usize,
     pub(crate) cols: usize,
     pub(crate) accumulate: bool,
+    /// Where the next tile of C is, to be asked for meanwhile.
+    pub(crate) next: *const f32,
 }
 
 /// Chooses the micro-kernel for a number of rows and a layout, so that both are constants in it.
@@ -143,7 +147,7 @@ pub(crate) use micro_tile;
 /// readable and writable for `cols` values, and nobody else uses them.
 #[inline(always)]
 pub(crate) unsafe fn micro<S: Lanes, const ROWS: usize, const VECTORS: usize, const ROW: usize>(s: S, tile: Tile) {
-    let Tile { k, mut a, step, mut b, c, stride, cols, accumulate, .. } = tile;
+    let Tile { k, mut a, step, mut b, c, stride, cols, accumulate, next, .. } = tile;
     let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
     let full = cols == VECTORS * LANES;
     if accumulate {
@@ -156,19 +160,26 @@ pub(crate) unsafe fn micro<S: Lanes, const ROWS: usize, const VECTORS: usize, co
             }
         }
     }
-    for _ in 0..k {
-        // SAFETY: the caller's promise.
-        let vectors: [S::F; VECTORS] =
-            std::array::from_fn(|j| s.load(unsafe { std::slice::from_raw_parts(b.add(j * LANES), LANES) }));
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            let x = s.splat(unsafe { *a.add(i * ROW) });
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = s.mul_add(x, vector, *sum);
+    // The first steps of k ask for the next tile's cache lines, one each.
+    let early = k.min(ROWS * VECTORS);
+    for (from, to) in [(0, early), (early, k)] {
+        for p in from..to {
+            if from == 0 {
+                s.prefetch(next.wrapping_add(p / VECTORS * stride + p % VECTORS * LANES));
             }
+            // SAFETY: the caller's promise.
+            let vectors: [S::F; VECTORS] =
+                std::array::from_fn(|j| s.load(unsafe { std::slice::from_raw_parts(b.add(j * LANES), LANES) }));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                let x = s.splat(unsafe { *a.add(i * ROW) });
+                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                    *sum = s.mul_add(x, vector, *sum);
+                }
+            }
+            a = a.wrapping_add(step);
+            b = b.wrapping_add(VECTORS * LANES);
         }
-        a = a.wrapping_add(step);
-        b = b.wrapping_add(VECTORS * LANES);
     }
     // Two loops, so that the common one keeps the sums in registers.
     if full {

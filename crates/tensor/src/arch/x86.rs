@@ -123,9 +123,9 @@ impl Lanes for Avx2 {
         std::array::from_fn(|i| if i < 8 { (a[i], b[i]) } else { (c[i - 8], d[i - 8]) })
     }
     #[inline(always)]
-    fn prefetch(self, x: &[f32]) {
+    fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
@@ -228,9 +228,9 @@ impl Lanes for Avx512 {
         intrinsic!(transpose_512(rows))
     }
     #[inline(always)]
-    fn prefetch(self, x: &[f32]) {
+    fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {

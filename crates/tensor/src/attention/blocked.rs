@@ -308,9 +308,10 @@ lanes_kernel! {
             let count = rows.min(head.rows - first);
             for d in (0..head.dim).step_by(LANES) {
                 let dims = LANES.min(head.dim - d);
-                let vectors = std::array::from_fn(|i| {
-                    if i < count { s.load_or(&head.row(first + i)[d..d + dims], 0.0) } else { s.splat(0.0) }
-                });
+                let mut vectors = [s.splat(0.0); LANES];
+                for (i, vector) in vectors.iter_mut().enumerate().take(count) {
+                    *vector = s.load_or(&head.row(first + i)[d..d + dims], 0.0);
+                }
                 for (i, vector) in s.transpose(vectors).into_iter().enumerate().take(dims) {
                     let at = (d + i) * rows;
                     let end = packed.len().min(at + LANES);
@@ -333,10 +334,10 @@ lanes_kernel! {
         for first in (0..panel).step_by(LANES) {
             for d in (0..head.dim).step_by(LANES) {
                 let dims = LANES.min(head.dim - d);
-                let vectors = std::array::from_fn(|i| {
-                    let row = first + i;
-                    if row < head.rows { s.load_or(&head.row(row)[d..d + dims], 0.0) } else { s.splat(0.0) }
-                });
+                let mut vectors = [s.splat(0.0); LANES];
+                for (i, vector) in vectors.iter_mut().enumerate().take(head.rows.saturating_sub(first)) {
+                    *vector = s.load_or(&head.row(first + i)[d..d + dims], 0.0);
+                }
                 for (i, vector) in s.transpose(vectors).into_iter().enumerate().take(dims) {
                     s.store(vector, &mut packed[(d + i) * panel + first..]);
                 }
@@ -455,13 +456,10 @@ lanes_kernel! {
             let factor = s.load(&factors[lane..]);
             for d in (0..dim).step_by(LANES) {
                 let dims = LANES.min(dim - d);
-                let vectors = std::array::from_fn(|i| {
-                    if i < dims {
-                        s.add(s.mul(s.load(&result[(d + i) * panel + lane..]), factor), s.splat(0.0))
-                    } else {
-                        s.splat(0.0)
-                    }
-                });
+                let mut vectors = [s.splat(0.0); LANES];
+                for (i, vector) in vectors.iter_mut().enumerate().take(dims) {
+                    *vector = s.add(s.mul(s.load(&result[(d + i) * panel + lane..]), factor), s.splat(0.0));
+                }
                 let rows = s.transpose(vectors).into_iter().enumerate().take(queries - lane);
                 for (i, row) in rows {
                     s.store_some(row, &mut out.row(first + lane + i)[d..d + dims]);

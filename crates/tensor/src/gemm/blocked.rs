@@ -24,7 +24,7 @@ const NARROW_COLS: usize = 128;
 const MANY_COLS: usize = 2048;
 
 /// Columns of C per task when there are many.
-const WIDE_COLS: usize = 256;
+const WIDE_COLS: usize = 512;
 
 /// Values of B packed at once when rows are split.
 const PACKED_B: usize = 1 << 18;
@@ -147,9 +147,9 @@ lanes_kernel! {
         let group_rows = tile_rows(s);
         for p in 0..depth {
             let column = &data[p * stride..][..rows];
-            let ahead = data.get((p + PREFETCH_STEPS) * stride..).unwrap_or(&[]);
-            for line in ahead[..rows.min(ahead.len())].chunks(LANES) {
-                s.prefetch(line);
+            let ahead = data.as_ptr().wrapping_add((p + PREFETCH_STEPS) * stride);
+            for line in (0..rows).step_by(LANES) {
+                s.prefetch(ahead.wrapping_add(line));
             }
             for (group, values) in column.chunks(group_rows).enumerate() {
                 let at = group * packed_len(depth, group_rows) + p * group_rows;
@@ -209,13 +209,10 @@ lanes_kernel! {
             let (out, at) = (packed.row(first / panel), first % panel);
             for p in (0..depth).step_by(LANES) {
                 let steps = (depth - p).min(LANES);
-                let columns = std::array::from_fn(|i| {
-                    if first + i < cols {
-                        s.load_or(&b.data[(first + i) * b.col_stride + p..][..steps], 0.0)
-                    } else {
-                        s.splat(0.0)
-                    }
-                });
+                let mut columns = [s.splat(0.0); LANES];
+                for (i, column) in columns.iter_mut().enumerate().take(cols.saturating_sub(first)) {
+                    *column = s.load_or(&b.data[(first + i) * b.col_stride + p..][..steps], 0.0);
+                }
                 for (i, row) in s.transpose(columns).into_iter().enumerate().take(steps) {
                     s.store(row, &mut out[(p + i) * panel + at..]);
                 }
