@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use model::{Cache, Config, Decoder, Feed, Stage, Trainer, init};
+use model::{Attention, Cache, Config, Decoder, Feed, Stage, Trainer, init};
 use tensor::Context;
 
 /// The allocator of the program.
@@ -24,6 +24,7 @@ const CONFIG: Config = Config {
     rope_theta: 10_000.0,
     norm_eps: 1e-5,
     tied_head: false,
+    attention: Attention::PLAIN,
 };
 const LENGTH: usize = 256;
 const SEQUENCES: usize = 8;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use model::{Config, Stage, Trainer, init};
+use model::{Attention, Config, Stage, Trainer, init};
 use tensor::random::Stream;
 use tensor::{AdamwStep, Context, adamw_update};
 
@@ -31,6 +31,7 @@ const CONFIG: Config = Config {
     rope_theta: 10_000.0,
     norm_eps: 1e-5,
     tied_head: false,
+    attention: Attention::PLAIN,
 };
 /// Steps per turn.
 const STEPS: usize = 2;

@@ -89,7 +89,7 @@ impl Decoder {
             layers: parts.layers.iter().map(|parts| Layer::new(&config, params, parts)).collect(),
             norm: params[parts.norm.clone().expect(whole)].to_vec(),
             head: transposed(&params[parts.head.clone().expect(whole)], config.width),
-            rope: RopeTable::new(config.head_dim, config.context, config.rope_theta),
+            rope: config.rope_table(config.context),
         };
         Ok(Self { config, weights: Arc::new(weights), scratch: Scratch::default() })
     }
@@ -225,6 +225,8 @@ struct Layer {
     gate: Vec<f32>,
     up: Vec<f32>,
     down: Vec<f32>,
+    biases: Option<[Vec<f32>; 3]>,
+    head_norms: Option<[Vec<f32>; 2]>,
 }
 
 impl Layer {
@@ -240,6 +242,8 @@ impl Layer {
             gate: transposed(&params[parts.gate.clone()], width),
             up: transposed(&params[parts.up.clone()], width),
             down: transposed(&params[parts.down.clone()], ff),
+            biases: parts.biases.clone().map(|biases| biases.map(|range| params[range].to_vec())),
+            head_norms: parts.head_norms.clone().map(|gains| gains.map(|range| params[range].to_vec())),
         }
     }
 
@@ -254,11 +258,25 @@ impl Layer {
         index: usize,
     ) {
         let (rows, width, q_width, kv_width) = (scratch.ids.len(), c.width, c.q_width(), c.kv_width());
-        let Scratch { positions, stream, normed, inv_rms, q, k, v, attended, .. } = scratch;
+        let Scratch { positions, stream, normed, inv_rms, q, k, v, attended, unnormed, head_inv_rms, .. } = scratch;
         tensor::rmsnorm_forward(ctx, rows, width, stream, &self.input_norm, c.norm_eps, normed, inv_rms);
         matmul_nn(ctx, rows, q_width, width, normed, &self.q, q, false);
         matmul_nn(ctx, rows, kv_width, width, normed, &self.k, k, false);
         matmul_nn(ctx, rows, kv_width, width, normed, &self.v, v, false);
+        if let Some([q_bias, k_bias, v_bias]) = &self.biases {
+            tensor::bias_forward(ctx, rows, q_width, q_bias, q);
+            tensor::bias_forward(ctx, rows, kv_width, k_bias, k);
+            tensor::bias_forward(ctx, rows, kv_width, v_bias, v);
+        }
+        if let Some(gains) = &self.head_norms {
+            for (x, gain) in [&mut *q, &mut *k].into_iter().zip(gains) {
+                let heads = x.len() / c.head_dim;
+                unnormed.clear();
+                unnormed.extend_from_slice(x);
+                head_inv_rms.resize(heads, 0.0);
+                tensor::rmsnorm_forward(ctx, heads, c.head_dim, unnormed, gain, c.norm_eps, x, head_inv_rms);
+            }
+        }
         tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, q, false);
         tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, k, false);
         let mut row = 0;
@@ -304,6 +322,9 @@ struct Scratch {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Queries or keys in front of their heads' norms.
+    unnormed: Vec<f32>,
+    head_inv_rms: Vec<f32>,
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,

@@ -14,7 +14,7 @@ const EMBEDDING_STD: f32 = 0.5;
 /// Draws the initial parameters of a stage from a seed.
 ///
 /// Every tensor has its own random stream, named by the tensor, so the stages of a split model together have exactly the
-/// values of the whole one. Gains are 1. A matrix is normal with standard deviation `1/√fan_in`, divided by `√(2·layers)`
+/// values of the whole one. Gains are 1 and biases 0. A matrix is normal with standard deviation `1/√fan_in`, divided by `√(2·layers)`
 /// where it writes to the residual stream, so that the stream's size does not grow with depth (GPT-2). The embedding has
 /// standard deviation 0.5, or that of a head where it is the head too.
 pub fn init(stage: &Stage, seed: [u8; 32]) -> Vec<f32> {
@@ -24,18 +24,18 @@ pub fn init(stage: &Stage, seed: [u8; 32]) -> Vec<f32> {
         let values = &mut params[tensor.range()];
         match std_of(tensor, stage.config()) {
             Some(std) => Stream::new(seed, &format!("init {}", tensor.name)).fill_normal(std, values),
-            None => values.fill(1.0),
+            None => values.fill(if tensor.kind == Kind::Bias { 0.0 } else { 1.0 }),
         }
     }
     params
 }
 
-/// The standard deviation of a tensor's initial values; none for a gain.
+/// The standard deviation of a tensor's initial values; none for gains and biases.
 fn std_of(tensor: &TensorInfo, config: &Config) -> Option<f32> {
     let fan_in = tensor.shape.last().copied().unwrap_or(1) as f32;
     let depth = if tensor.writes_residual { (2 * config.layers) as f32 } else { 1.0 };
     match tensor.kind {
-        Kind::Vector => None,
+        Kind::Vector | Kind::Bias => None,
         Kind::Embedding if !config.tied_head => Some(EMBEDDING_STD),
         Kind::Matrix | Kind::Head | Kind::Embedding => Some(1.0 / (fan_in * depth).sqrt()),
     }

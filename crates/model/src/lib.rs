@@ -16,7 +16,7 @@ pub mod tokenizer;
 pub mod trainer;
 
 pub use compute::{CpuStage, StageCompute};
-pub use config::{Config, ConfigError};
+pub use config::{Attention, Config, ConfigError, RopeScaling};
 pub use decoder::{Cache, DecodeError, Decoder, Feed};
 pub use files::{Checkpoint, FileError};
 pub use generate::{Finish, Request, generate};

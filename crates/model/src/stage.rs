@@ -74,6 +74,8 @@ pub enum Kind {
     Matrix,
     /// A norm's gain.
     Vector,
+    /// A vector added to the output of a matrix.
+    Bias,
     /// The embedding table, `[vocab, width]`; with a tied head it is the head's weight too.
     Embedding,
     /// The head's weight, `[vocab, width]`.
@@ -186,6 +188,10 @@ pub(crate) struct LayerParts {
     pub(crate) gate: Range<usize>,
     pub(crate) up: Range<usize>,
     pub(crate) down: Range<usize>,
+    /// Biases of the queries, keys and values.
+    pub(crate) biases: Option<[Range<usize>; 3]>,
+    /// Gains of the norms of each head's query and key.
+    pub(crate) head_norms: Option<[Range<usize>; 2]>,
 }
 
 #[derive(Default)]
@@ -196,7 +202,7 @@ struct Builder {
 
 impl Builder {
     fn add(&mut self, module: &str, shape: &[usize], kind: Kind, writes_residual: bool) -> Range<usize> {
-        let name = format!("{module}.weight");
+        let name = format!("{module}.{}", if kind == Kind::Bias { "bias" } else { "weight" });
         let tensor = TensorInfo { name, shape: shape.to_vec(), kind, offset: self.len, writes_residual };
         let range = tensor.range();
         self.len = range.end;
@@ -219,6 +225,13 @@ impl Builder {
             gate: add("mlp.gate_proj", &[ff, width], Kind::Matrix, false),
             up: add("mlp.up_proj", &[ff, width], Kind::Matrix, false),
             down: add("mlp.down_proj", &[width, ff], Kind::Matrix, true),
+            biases: config.attention.bias.then(|| {
+                [("q", q_width), ("k", kv_width), ("v", kv_width)]
+                    .map(|(name, width)| add(&format!("self_attn.{name}_proj"), &[width], Kind::Bias, false))
+            }),
+            head_norms: config.attention.query_key_norm.then(|| {
+                ["q", "k"].map(|name| add(&format!("self_attn.{name}_norm"), &[config.head_dim], Kind::Vector, false))
+            }),
         }
     }
 }

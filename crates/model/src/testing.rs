@@ -1,6 +1,6 @@
 //! What the unit tests of this crate share.
 
-use crate::config::Config;
+use crate::config::{Attention, Config};
 
 /// A config with every part of the family (grouped heads, `heads * head_dim != width`) that is quick to run.
 pub(crate) fn tiny() -> Config {
@@ -16,5 +16,6 @@ pub(crate) fn tiny() -> Config {
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
         tied_head: false,
+        attention: Attention::PLAIN,
     }
 }

@@ -88,7 +88,7 @@ impl Trainer {
         let last_rows = if stage.is_last() { rows } else { 0 };
         Ok(Self {
             layout: stage.layout(),
-            rope: RopeTable::new(config.head_dim, tokens, config.rope_theta),
+            rope: config.rope_table(tokens),
             positions: (0..batch).flat_map(|_| 0..tokens as u32).collect(),
             tokens,
             micro_batches: 1,

@@ -21,6 +21,7 @@
 mod adamw;
 mod arch;
 mod attention;
+mod bias;
 mod context;
 mod elementwise;
 mod embedding;
@@ -39,6 +40,7 @@ mod swiglu;
 pub use adamw::{AdamwStep, adamw_update};
 pub use arch::Isa;
 pub use attention::{AttentionShape, DecodeShape, attention_backward, attention_decode, attention_forward};
+pub use bias::{bias_backward, bias_forward};
 pub use context::{Context, Threads};
 pub use elementwise::{add_assign, axpy, dot, is_finite, scale, sum_squares};
 pub use embedding::{embedding_gather, embedding_scatter_add};

@@ -22,12 +22,21 @@ impl RopeTable {
     /// # Panics
     /// When `head_dim` is odd or `theta` is not positive.
     pub fn new(head_dim: usize, context: usize, theta: f32) -> RopeTable {
+        RopeTable::scaled(head_dim, context, theta, |frequency| frequency)
+    }
+
+    /// Computes the table of [`RopeTable::new`] with each frequency, in radians per position, replaced by what `scale` makes of
+    /// it: how models that were trained on short texts read long ones.
+    ///
+    /// # Panics
+    /// As [`RopeTable::new`].
+    pub fn scaled(head_dim: usize, context: usize, theta: f32, scale: impl Fn(f64) -> f64) -> RopeTable {
         assert!(head_dim.is_multiple_of(2), "an odd head_dim: {head_dim}");
         assert!(theta > 0.0, "theta must be positive: {theta}");
         let half = head_dim / 2;
         let log_theta = ln_f64(f64::from(theta));
         let frequency = |i: usize| exp_f64(-(2.0 * i as f64 / head_dim as f64) * log_theta);
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
+        let frequencies: Vec<f64> = (0..half).map(frequency).map(scale).collect();
         let angles = || (0..context).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
         RopeTable {
             half,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use model::{Config, Kind, Stage, Tokenizer};
+use model::{Attention, Config, Kind, Stage, Tokenizer};
 use node::Checkpoint;
 use wire::Hash;
 
@@ -38,6 +38,7 @@ pub(crate) fn with_context(round: u8, context: usize) -> Arc<Checkpoint> {
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
         tied_head: false,
+        attention: Attention::PLAIN,
     };
     let layout = Stage::whole(config).unwrap().layout();
     let mut params = vec![0.0; layout.len()];

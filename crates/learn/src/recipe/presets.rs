@@ -1,6 +1,6 @@
 //! The recipes that the program brings along.
 
-use model::Config;
+use model::{Attention, Config};
 
 use super::{Adamw, BatchShape, Compression, Evaluation, Inner, Muon, Outer, Recipe, keep_for_rounds};
 use crate::schedule::{Decay, Schedule};
@@ -75,6 +75,7 @@ fn shape(width: usize, layers: usize, ff: usize) -> Config {
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
         tied_head: true,
+        attention: Attention::PLAIN,
     }
 }
 

@@ -1,4 +1,4 @@
-use model::{Config, Layout, Stage};
+use model::{Attention, Config, Layout, Stage};
 use proptest::prelude::*;
 use tensor::random::Stream;
 
@@ -17,6 +17,7 @@ fn config() -> Config {
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
         tied_head: true,
+        attention: Attention::PLAIN,
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Activations {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Queries and keys in front of their heads' norms, and the inverse root mean squares; empty in models without.
+    unnormed: [Vec<f32>; 2],
+    head_inv_rms: [Vec<f32>; 2],
     attended: Vec<f32>,
     stats: Vec<f32>,
     gate: Vec<f32>,
@@ -52,12 +55,15 @@ impl Activations {
     pub(super) fn new(config: &Config, rows: usize) -> Self {
         let zeros = |width: usize| vec![0.0; rows * width];
         let (width, q, kv, ff) = (config.width, config.q_width(), config.kv_width(), config.ff);
+        let if_normed = |width: usize| if config.attention.query_key_norm { zeros(width) } else { Vec::new() };
         Self {
             inv_rms: [zeros(1), zeros(1)],
             normed: [zeros(width), zeros(width)],
             q: zeros(q),
             k: zeros(kv),
             v: zeros(kv),
+            unnormed: [if_normed(q), if_normed(kv)],
+            head_inv_rms: [if_normed(config.heads), if_normed(config.kv_heads)],
             attended: zeros(q),
             stats: zeros(config.heads),
             gate: zeros(ff),
@@ -101,6 +107,21 @@ impl Activations {
         matmul_nt(ctx, rows, q_width, c.width, normed, &params[parts.q.clone()], q, false);
         matmul_nt(ctx, rows, kv_width, c.width, normed, &params[parts.k.clone()], k, false);
         matmul_nt(ctx, rows, kv_width, c.width, normed, &params[parts.v.clone()], v, false);
+        if let Some([q_bias, k_bias, v_bias]) = &parts.biases {
+            tensor::bias_forward(ctx, rows, q_width, &params[q_bias.clone()], q);
+            tensor::bias_forward(ctx, rows, kv_width, &params[k_bias.clone()], k);
+            tensor::bias_forward(ctx, rows, kv_width, &params[v_bias.clone()], v);
+        }
+        if let Some(gains) = &parts.head_norms {
+            let saved = self.unnormed.iter_mut().zip(&mut self.head_inv_rms);
+            for ((x, gain), (unnormed, inv_rms)) in [&mut *q, &mut *k].into_iter().zip(gains).zip(saved) {
+                let heads = x.len() / c.head_dim;
+                let (unnormed, inv_rms) = (&mut unnormed[..x.len()], &mut inv_rms[..heads]);
+                unnormed.copy_from_slice(x);
+                let gain = &params[gain.clone()];
+                tensor::rmsnorm_forward(ctx, heads, c.head_dim, unnormed, gain, c.norm_eps, x, inv_rms);
+            }
+        }
         tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, q, false);
         tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, k, false);
         let attended = &mut self.attended[..rows * q_width];
@@ -197,6 +218,23 @@ impl Activations {
         tensor::attention_backward(ctx, shape.attention(), q, k, v, attended, stats, dattended, dq, dk, dv);
         tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, dq, true);
         tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, dk, true);
+        if let Some(gains) = &parts.head_norms {
+            let saved = self.unnormed.iter().zip(&self.head_inv_rms);
+            for ((dx, gain), (unnormed, inv_rms)) in [&mut *dq, &mut *dk].into_iter().zip(gains).zip(saved) {
+                let heads = dx.len() / c.head_dim;
+                // The gradient of the attention's output is no longer needed.
+                let dnormed = &mut dattended[..dx.len()];
+                dnormed.copy_from_slice(dx);
+                let (unnormed, inv_rms, dgain) = (&unnormed[..dx.len()], &inv_rms[..heads], &mut grads[gain.clone()]);
+                let gain = &params[gain.clone()];
+                tensor::rmsnorm_backward(ctx, heads, c.head_dim, unnormed, gain, inv_rms, dnormed, dx, dgain);
+            }
+        }
+        if let Some([q_bias, k_bias, v_bias]) = &parts.biases {
+            tensor::bias_backward(ctx, rows, q_width, dq, &mut grads[q_bias.clone()]);
+            tensor::bias_backward(ctx, rows, kv_width, dk, &mut grads[k_bias.clone()]);
+            tensor::bias_backward(ctx, rows, kv_width, dv, &mut grads[v_bias.clone()]);
+        }
         let normed = &self.normed[0][..rows * width];
         let dnormed = &mut scratch.dnormed[..rows * width];
         matmul_nn(ctx, rows, width, q_width, dq, &params[parts.q.clone()], dnormed, false);

@@ -1,6 +1,6 @@
 """Makes the golden files of the whole model: parameters, tokens, logits, loss and every gradient.
 
-The model is `LlamaForCausalLM` of Hugging Face transformers on PyTorch with float64 parameters; norms, rotary angles and the
+The models are those of Hugging Face transformers (Llama, Qwen2, Qwen3) on PyTorch with float64 parameters; norms, rotary angles and the
 softmax are float32 inside transformers. Run it where both are installed; it needs no network:
 
     pip install torch transformers safetensors
@@ -14,26 +14,37 @@ import pathlib
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+)
 
 HERE = pathlib.Path(__file__).parent
 BATCH, TOKENS = 2, 9
 
 
-def make(name, heads, kv_heads, head_dim, tied):
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
+
+
+def make(name, heads, kv_heads, head_dim, tied, kind=(LlamaConfig, LlamaForCausalLM), rope=PLAIN, attention=None):
     config = dict(
         vocab=23, width=12, layers=2, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ff=20, context=16,
         rope_theta=10000.0, norm_eps=1e-5, tied_head=tied,
     )
+    if attention:
+        config["attention"] = attention
     torch.manual_seed(7)
-    llama = LlamaConfig(
+    config_class, model_class = kind
+    biases = dict(attention_bias=False, mlp_bias=False) if config_class is LlamaConfig else {}
+    model = model_class(config_class(
         vocab_size=config["vocab"], hidden_size=config["width"], num_hidden_layers=config["layers"],
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, intermediate_size=config["ff"],
         max_position_embeddings=config["context"], rms_norm_eps=config["norm_eps"], tie_word_embeddings=tied,
-        rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
-        attention_bias=False, mlp_bias=False, attn_implementation="eager",
-    )
-    model = LlamaForCausalLM(llama)
+        rope_parameters=rope, attn_implementation="eager", **biases,
+    ))
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             values = torch.randn(parameter.shape, dtype=torch.float32)
@@ -58,3 +69,8 @@ def make(name, heads, kv_heads, head_dim, tied):
 
 make("untied", heads=4, kv_heads=2, head_dim=4, tied=False)
 make("tied", heads=2, kv_heads=1, head_dim=6, tied=True)
+make("biases", heads=4, kv_heads=2, head_dim=3 * 2, tied=False, kind=(Qwen2Config, Qwen2ForCausalLM), attention={"bias": True})
+make("head_norms", heads=2, kv_heads=1, head_dim=8, tied=True, kind=(Qwen3Config, Qwen3ForCausalLM),
+     attention={"query_key_norm": True})
+make("llama3", heads=4, kv_heads=2, head_dim=4, tied=False, rope=LLAMA3, attention={"rope_scaling": {
+    "kind": "llama3", "factor": 8.0, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0, "original_context": 8}})

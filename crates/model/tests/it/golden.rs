@@ -1,4 +1,4 @@
-//! The whole model against `LlamaForCausalLM` of Hugging Face transformers; `golden/make.py` made the files.
+//! The whole model against those of Hugging Face transformers (Llama, Qwen2, Qwen3); `golden/make.py` made the files.
 
 use model::{Config, Stage, Trainer};
 use safetensors::{Dtype, SafeTensors};
@@ -19,6 +19,21 @@ fn an_untied_model_with_grouped_heads() {
 #[test]
 fn a_tied_model_with_one_shared_key_head() {
     check(include_bytes!("../golden/tied.safetensors"));
+}
+
+#[test]
+fn a_qwen2_model_with_biases() {
+    check(include_bytes!("../golden/biases.safetensors"));
+}
+
+#[test]
+fn a_qwen3_model_with_norms_of_heads() {
+    check(include_bytes!("../golden/head_norms.safetensors"));
+}
+
+#[test]
+fn a_llama_model_with_scaled_rotations() {
+    check(include_bytes!("../golden/llama3.safetensors"));
 }
 
 fn check(bytes: &[u8]) {

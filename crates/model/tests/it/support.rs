@@ -1,6 +1,6 @@
 //! Small models and their batches.
 
-use model::{Config, Stage};
+use model::{Attention, Config, RopeScaling, Stage};
 use tensor::random::Stream;
 
 pub(crate) fn config() -> Config {
@@ -16,17 +16,30 @@ pub(crate) fn config() -> Config {
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
         tied_head: false,
+        attention: Attention::PLAIN,
     }
 }
 
-/// The shapes that the family allows: grouped heads, all heads alike, one shared head, tied.
-pub(crate) fn configs() -> [Config; 4] {
+/// The shapes that the family allows: grouped heads, all heads alike, one shared head, tied, biases, norms of heads, and
+/// both with scaled rotations.
+pub(crate) fn configs() -> [Config; 7] {
     let base = config();
+    let plain = Attention::PLAIN;
+    let linear = Some(RopeScaling::Linear { factor: 2.0 });
+    let llama3 = Some(RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_context: 16,
+    });
     [
         base,
         Config { kv_heads: 4, ..base },
         Config { kv_heads: 1, head_dim: 4, tied_head: true, ..base },
         Config { heads: 3, kv_heads: 3, head_dim: 8, tied_head: true, ..base },
+        Config { attention: Attention { bias: true, rope_scaling: linear, ..plain }, ..base },
+        Config { attention: Attention { query_key_norm: true, ..plain }, tied_head: true, ..base },
+        Config { attention: Attention { bias: true, query_key_norm: true, rope_scaling: llama3 }, ..base },
     ]
 }
 
