@@ -1,23 +1,29 @@
 //! Byte-level BPE: text to token ids and back.
 //!
 //! Source: the byte-level scheme of GPT-2 as implemented by the Hugging Face `tokenizers` crate; a tokenizer is the
-//! `tokenizer.json` of that crate, so other tools read it.
+//! `tokenizer.json` of that crate, so other tools read it. Those that this program trains have one special token, [`END`];
+//! those of pretrained models ([`Tokenizer::from_parts`]) have others, and may split text by another expression.
 //!
 //! Deviations: text is encoded word by word, cut before white space, where the scheme's splitting expression always ends
 //! a match, and each word once: the result is the same, in a fraction of the time and memory; and text never becomes a special token, so a
-//! prompt that contains `<|end|>` cannot end a document. The file is read by our own description of it, because the
-//! library's reader panics on some damaged files.
+//! prompt that contains `<|end|>` cannot end a document. Only [`Tokenizer::encode_template`] makes special tokens. The file is
+//! read by our own description of it, because the library's reader panics on some damaged files.
 
-use std::collections::{BTreeMap, HashMap};
+mod file;
+mod parts;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use tokenizers::models::bpe::{BPE, BpeTrainer, Vocab};
+use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerImpl};
+
+pub use self::parts::{AddedText, Parts, Splitting};
 
 /// The special token that separates documents and opens a prompt; its id is 0.
 pub const END: &str = "<|end|>";
@@ -40,7 +46,10 @@ const KNOWN_BYTES: usize = 64;
 /// Most words whose tokens are kept while a text is encoded.
 const KNOWN_WORDS: usize = 1 << 17;
 
-type Inner = TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel>;
+/// Hides a special token's text inside of other text from [`Tokenizer::encode_template`]; for private use in Unicode.
+const SHIELD: char = '\u{f8fe}';
+
+type Inner = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, ByteLevel, ByteLevel>;
 
 /// A byte-level BPE tokenizer with its `tokenizer.json`.
 pub struct Tokenizer {
@@ -48,6 +57,10 @@ pub struct Tokenizer {
     json: Vec<u8>,
     /// The bytes of each token; empty for a special token.
     pieces: Vec<Vec<u8>>,
+    /// Texts that become one token in templates, longest first.
+    added: Vec<AddedText>,
+    /// Whether the encoding of a text is that of its words, joined.
+    by_words: bool,
 }
 
 /// Why a tokenizer could not be trained or read.
@@ -85,6 +98,16 @@ pub enum TokenizerError {
         /// The part of the file that differs.
         field: &'static str,
     },
+    /// A pretrained model's tokenizer is of a kind that this crate does not know.
+    #[error("tokenizer: `{field}` is {found}, and must be {expected}")]
+    Unsupported {
+        /// The part of the tokenizer.
+        field: &'static str,
+        /// What it is.
+        found: String,
+        /// What is supported.
+        expected: &'static str,
+    },
 }
 
 impl Tokenizer {
@@ -102,7 +125,7 @@ impl Tokenizer {
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .special_tokens(vec![AddedToken::from(END, true)])
             .build();
-        let mut tokenizer = assemble(BPE::default());
+        let mut tokenizer = parts::assemble(BPE::default(), Splitting::Plain, false);
         let pieces: Vec<&str> = texts.into_iter().flat_map(pieces).collect();
         tokenizer.train(&mut trainer, pieces.into_iter()).map_err(|e| corrupt(&e))?;
         let got = tokenizer.get_vocab_size(true);
@@ -113,23 +136,62 @@ impl Tokenizer {
         Self::from_bytes(json.as_bytes())
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` of this program.
     ///
     /// # Errors
     /// The bytes are too many, no tokenizer, or a tokenizer of another kind than byte-level BPE with [`END`] first.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        if bytes.len() > TOKENIZER_BYTES_MAX {
-            return Err(TokenizerError::TooLarge { bytes: bytes.len() });
+        let file = file::read(bytes)?;
+        file.check_own()?;
+        let parts = file.parts()?;
+        let pieces = parts.pieces()?;
+        if !parts::every_byte(&pieces) || pieces.iter().filter(|piece| piece.is_empty()).count() != 1 {
+            return Err(TokenizerError::Foreign { field: "model.vocab" });
         }
-        let file: File = serde_json::from_slice(bytes).map_err(|e| corrupt(&e))?;
-        file.check()?;
-        let pieces = file.token_bytes()?;
-        let vocab: Vocab = file.model.vocab.into_iter().collect();
-        let model = BPE::builder().vocab_and_merges(vocab, file.model.merges).build().map_err(|e| corrupt(&e))?;
-        let mut inner = assemble(model);
-        inner.add_special_tokens(&[AddedToken::from(END, true)]);
-        inner.set_encode_special_tokens(true);
-        Ok(Self { inner, json: bytes.to_vec(), pieces })
+        Self::build(parts, pieces, bytes.to_vec())
+    }
+
+    /// Reads the `tokenizer.json` of a pretrained model.
+    ///
+    /// # Errors
+    /// The bytes are too many, no tokenizer, or a tokenizer of another kind than byte-level BPE with a known [`Splitting`].
+    pub fn from_hugging_face(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let parts = file::read(bytes)?.parts()?;
+        let pieces = parts.pieces()?;
+        Self::build(parts, pieces, bytes.to_vec())
+    }
+
+    /// Makes the tokenizer of a pretrained model from what another kind of file says; its `tokenizer.json` is written anew, and
+    /// the same parts give the same bytes. Bytes that have no token of their own are lost from texts.
+    ///
+    /// # Errors
+    /// A token that is no byte-level text, an id that is too large or taken twice, or a merge of tokens that are not there.
+    pub fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
+        let pieces = parts.pieces()?;
+        let mut tokenizer = Self::build(parts, pieces, Vec::new())?;
+        let mut whole = tokenizer.inner.clone();
+        let mut added: Vec<&AddedText> = tokenizer.added.iter().collect();
+        added.sort_by_key(|added| added.id);
+        for AddedText { id, content, special } in added {
+            whole.add_tokens(&[AddedToken::from(content.as_str(), *special).normalized(false)]);
+            if whole.token_to_id(content) != Some(*id) {
+                let (found, expected) = (format!("`{content}` as token {id}"), "ids that continue the vocabulary's");
+                return Err(TokenizerError::Unsupported { field: "added_tokens", found, expected });
+            }
+        }
+        tokenizer.json = whole.to_string(false).map_err(|e| corrupt(&e))?.into_bytes();
+        Ok(tokenizer)
+    }
+
+    /// Puts a tokenizer together. The library gets no added tokens: it would look for them in every text.
+    fn build(parts: Parts, pieces: Vec<Vec<u8>>, json: Vec<u8>) -> Result<Self, TokenizerError> {
+        let Parts { vocab, merges, splitting, compose, whole_words, mut added } = parts;
+        let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
+        let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(whole_words).build();
+        let inner = parts::assemble(model.map_err(|e| corrupt(&e))?, splitting, compose);
+        added.sort_by_key(|added| std::cmp::Reverse(added.content.len()));
+        let by_words = matches!(splitting, Splitting::Plain | Splitting::Digits);
+        Ok(Self { inner, json, pieces, added, by_words })
     }
 
     /// The `tokenizer.json`, byte for byte as it was read or trained.
@@ -147,8 +209,54 @@ impl Tokenizer {
         self.pieces.len()
     }
 
+    /// The id of an added token, such as `<|im_end|>`.
+    pub fn added(&self, content: &str) -> Option<u32> {
+        self.added.iter().find(|added| added.content == content).map(|added| added.id)
+    }
+
+    /// Makes a text safe to put into a template: none of its characters becomes part of an added token in
+    /// [`Tokenizer::encode_template`], which takes it as it was.
+    pub fn shield<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        if text.contains(SHIELD) {
+            text = Cow::Owned(text.replace(SHIELD, ""));
+        }
+        for AddedText { content, .. } in &self.added {
+            let first = content.chars().next().map_or(0, char::len_utf8);
+            if text.contains(content.as_str()) {
+                let shielded = format!("{}{SHIELD}{}", &content[..first], &content[first..]);
+                text = Cow::Owned(text.replace(content.as_str(), &shielded));
+            }
+        }
+        text
+    }
+
+    /// Turns a rendered template into token ids: what reads like an added token becomes one, the longest first, unless
+    /// [`Tokenizer::shield`] hid it.
+    pub fn encode_template(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let found = rest.char_indices().find_map(|(at, _)| {
+                let added = self.added.iter().find(|added| rest[at..].starts_with(&added.content));
+                added.map(|added| (at, added))
+            });
+            let (plain, added) = found.map_or((rest, None), |(at, added)| (&rest[..at], Some(added)));
+            ids.extend(self.encode(&plain.replace(SHIELD, "")));
+            rest = &rest[plain.len() + added.map_or(0, |added| added.content.len())..];
+            ids.extend(added.map(|added| added.id));
+        }
+        ids
+    }
+
     /// Turns text into token ids; `<|end|>` in the text is ordinary text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
+        if !self.by_words {
+            return self
+                .inner
+                .encode_fast(text, false)
+                .map_or_else(|_| Vec::new(), |encoding| encoding.get_ids().to_vec());
+        }
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut known: HashMap<&str, Range<usize>> = HashMap::new();
         for word in words(text) {
@@ -257,120 +365,8 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn byte_level() -> ByteLevel {
-    ByteLevel::new(false, true, true)
-}
-
-fn assemble(model: BPE) -> Inner {
-    let mut tokenizer = Inner::new(model);
-    tokenizer.with_pre_tokenizer(Some(byte_level()));
-    tokenizer.with_decoder(Some(byte_level()));
-    tokenizer
-}
-
 fn corrupt(error: &dyn fmt::Display) -> TokenizerError {
     TokenizerError::Corrupt { reason: error.to_string() }
-}
-
-/// The parts of a `tokenizer.json` that matter here.
-#[derive(Deserialize)]
-struct File {
-    truncation: Option<IgnoredAny>,
-    padding: Option<IgnoredAny>,
-    added_tokens: Vec<FileToken>,
-    normalizer: Option<IgnoredAny>,
-    pre_tokenizer: Option<FilePart>,
-    decoder: Option<FilePart>,
-    model: FileModel,
-}
-
-#[derive(Deserialize)]
-struct FileToken {
-    id: u32,
-    content: String,
-    special: bool,
-}
-
-#[derive(Deserialize)]
-struct FilePart {
-    #[serde(rename = "type")]
-    kind: String,
-    add_prefix_space: Option<bool>,
-    use_regex: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct FileModel {
-    #[serde(rename = "type")]
-    kind: String,
-    dropout: Option<f32>,
-    continuing_subword_prefix: Option<String>,
-    end_of_word_suffix: Option<String>,
-    vocab: BTreeMap<String, u32>,
-    merges: Vec<(String, String)>,
-}
-
-impl File {
-    fn check(&self) -> Result<(), TokenizerError> {
-        let byte_level = |part: &Option<FilePart>| part.as_ref().is_some_and(|part| part.kind == "ByteLevel");
-        let as_ours = |part: &FilePart| part.add_prefix_space == Some(false) && part.use_regex != Some(false);
-        let model = &self.model;
-        let plain = model.dropout.is_none()
-            && model.continuing_subword_prefix.as_deref().unwrap_or("").is_empty()
-            && model.end_of_word_suffix.as_deref().unwrap_or("").is_empty();
-        let end_only = match &self.added_tokens[..] {
-            [token] => token.id == END_ID && token.content == END && token.special,
-            _ => false,
-        };
-        let checks = [
-            ("model", model.kind == "BPE" && plain),
-            ("normalizer", self.normalizer.is_none()),
-            ("pre_tokenizer", byte_level(&self.pre_tokenizer) && self.pre_tokenizer.as_ref().is_some_and(as_ours)),
-            ("decoder", byte_level(&self.decoder)),
-            ("truncation", self.truncation.is_none()),
-            ("padding", self.padding.is_none()),
-            ("added_tokens", end_only && model.vocab.get(END) == Some(&END_ID)),
-        ];
-        match checks.iter().find(|(_, sound)| !sound) {
-            Some(&(field, _)) => Err(TokenizerError::Foreign { field }),
-            None => Ok(()),
-        }
-    }
-
-    /// The bytes of each token in the order of the ids, which must have no gap; every single byte must be there.
-    fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TokenizerError> {
-        const FOREIGN: TokenizerError = TokenizerError::Foreign { field: "model.vocab" };
-        let mut pieces = vec![Vec::new(); self.model.vocab.len()];
-        let mut single = [false; 256];
-        for (token, &id) in self.model.vocab.iter().filter(|&(_, &id)| id != END_ID) {
-            let bytes = bytes_of_token(token).filter(|bytes| !bytes.is_empty()).ok_or(FOREIGN)?;
-            if let [byte] = bytes[..] {
-                single[usize::from(byte)] = true;
-            }
-            let piece = pieces.get_mut(id as usize).filter(|piece| piece.is_empty()).ok_or(FOREIGN)?;
-            *piece = bytes;
-        }
-        let gaps = pieces.iter().filter(|piece| piece.is_empty()).count();
-        if gaps != 1 || single.contains(&false) {
-            return Err(FOREIGN);
-        }
-        Ok(pieces)
-    }
-}
-
-/// The bytes that a token of the byte-level alphabet stands for.
-fn bytes_of_token(token: &str) -> Option<Vec<u8>> {
-    token.chars().map(byte_of_char).collect()
-}
-
-/// GPT-2 writes a printable byte as itself and the others, in order, as the characters from U+0100 on.
-fn byte_of_char(c: char) -> Option<u8> {
-    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let code = u32::from(c);
-    if let Ok(byte) = u8::try_from(code) {
-        return printable(byte).then_some(byte);
-    }
-    (0..=255u8).filter(|&byte| !printable(byte)).nth(code.checked_sub(256)? as usize)
 }
 
 #[cfg(test)]
