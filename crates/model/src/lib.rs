@@ -10,6 +10,7 @@ mod generate;
 mod init;
 pub mod sampler;
 pub mod stage;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
@@ -23,5 +24,6 @@ pub use generate::{Finish, Request, generate};
 pub use init::init;
 pub use sampler::{Sampler, Sampling, SamplingError};
 pub use stage::{Kind, Layout, Stage, TensorInfo};
+pub use template::{ChatTemplate, Message, TemplateError};
 pub use tokenizer::{END, END_ID, TextStream, Tokenizer, TokenizerError};
 pub use trainer::{BackwardOutput, StageGradient, StageInput, Trainer};
