@@ -45,7 +45,7 @@ pub(crate) enum Command {
 /// A recipe that ships with the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
-    /// About two minutes on two cores
+    /// About three minutes on two cores
     #[default]
     Default,
     /// More rounds at a higher compression

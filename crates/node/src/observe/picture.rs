@@ -136,9 +136,8 @@ impl Picture {
             self.started = Some(Instant::now());
         }
         self.bytes_sent = statuses.iter().map(|status| status.traffic.sent).sum();
-        let mut peers: Vec<PeerView> =
+        let peers: Vec<PeerView> =
             statuses.iter().enumerate().map(|(place, status)| self.peer(place + 1, status, ledger, statuses)).collect();
-        peers.sort_by_key(|peer| peer.id);
         let view = LedgerView {
             height: ledger.height,
             root: ledger.ledger_root,
