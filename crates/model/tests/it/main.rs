@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod decoding;
+mod gguf;
 mod golden;
 mod gradients;
 mod pipeline;
