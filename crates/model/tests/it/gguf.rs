@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::gguf::{self, Array, GgufError, Metadata, Strings, TensorSource, TensorType, Value};
 
@@ -83,6 +83,33 @@ fn a_file_has_the_bytes_that_the_reference_writes() {
     let golden = gguf::read(WRITTEN).unwrap();
     assert_eq!(*golden.metadata(), metadata);
     assert_eq!(bits(&golden.tensor_f32("ramp.f32").unwrap()), bits(&five));
+}
+
+/// What the fuzz target does; files named `good-…` must be read, others named `bad-…` must not.
+#[test]
+fn the_corpus_replays() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/gguf");
+    let mut good = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let bytes = fs::read(&path).unwrap();
+        let file = gguf::read(&bytes);
+        assert!(!(name.starts_with("good-") && file.is_err()), "{name}: {:?}", file.err());
+        assert!(!(name.starts_with("bad-") && file.is_ok()), "{name} is read");
+        if let Ok(file) = file {
+            for tensor in file.tensors() {
+                let values = file.tensor_f32(&tensor.name);
+                assert!(!name.starts_with("good-") || values.is_ok(), "{name}: {:?}", values.err());
+            }
+            if let Ok(written) = gguf::write(file.metadata(), &[]) {
+                let again = gguf::read(&written).unwrap();
+                assert_eq!(gguf::write(again.metadata(), &[]).unwrap(), written, "{name}");
+            }
+            good += 1;
+        }
+    }
+    assert!(good > 0, "no file of the corpus is read");
 }
 
 #[test]
