@@ -7,5 +7,6 @@ mod gguf;
 mod golden;
 mod gradients;
 mod pipeline;
+mod pretrained;
 mod same_bits;
 mod support;

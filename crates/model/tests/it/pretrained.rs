@@ -1,0 +1,183 @@
+//! Models from GGUF files: a small one that the test writes, and a real one where it is at hand.
+
+use std::ops::ControlFlow;
+
+use model::gguf::{self, Array, Metadata, Strings, TensorSource, TensorType, Value};
+use model::{Attention, Config, Message, Pretrained, Request, Sampler, Sampling, Stage, generate};
+use tensor::Context;
+
+use crate::support::{bits, config, params};
+
+/// The characters of the first 27 byte tokens, two added ones.
+fn tokenizer(metadata: &mut Metadata) {
+    let letters: Vec<String> = ('a'..='z').map(String::from).chain(["Ġ".to_owned()]).collect();
+    let tokens = letters.iter().map(String::as_str).chain(["<|im_start|>", "<|im_end|>"]);
+    let kinds = (0..29).map(|id| if id < 27 { 1 } else { 3 }).collect();
+    let entries = [
+        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.pre", Value::String("smollm".to_owned())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::String(Strings::from_iter(tokens)))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(kinds))),
+        ("tokenizer.ggml.merges", Value::Array(Array::String(Strings::default()))),
+        ("tokenizer.ggml.bos_token_id", Value::U32(27)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(28)),
+        ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+        ("tokenizer.chat_template", Value::String("{{ bos_token }}{{ messages[0].content }}".to_owned())),
+    ];
+    for (key, value) in entries {
+        metadata.insert(key, value);
+    }
+}
+
+fn metadata(config: &Config, architecture: &str) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.insert("general.architecture", Value::String(architecture.to_owned()));
+    metadata.insert("general.license", Value::String("cc0".to_owned()));
+    for (name, size) in [
+        ("block_count", config.layers),
+        ("context_length", config.context),
+        ("embedding_length", config.width),
+        ("feed_forward_length", config.ff),
+        ("attention.head_count", config.heads),
+        ("attention.head_count_kv", config.kv_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+    ] {
+        metadata.insert(format!("{architecture}.{name}"), Value::U32(size as u32));
+    }
+    metadata.insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F32(config.norm_eps));
+    metadata.insert(format!("{architecture}.rope.freq_base"), Value::F32(config.rope_theta));
+    tokenizer(&mut metadata);
+    metadata
+}
+
+/// The name and, for queries and keys of `llama`, the order of rows that converters write.
+fn tensors(config: &Config, params: &[f32], architecture: &str) -> Vec<(String, Vec<u64>, Vec<f32>)> {
+    let names = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers.", "blk."),
+        ("input_layernorm", "attn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    let layout = Stage::whole(*config).unwrap().layout();
+    let tensors = layout.tensors().iter().map(|tensor| {
+        let name = names.iter().fold(tensor.name.clone(), |name, (theirs, ours)| name.replace(theirs, ours));
+        let mut values = params[tensor.range()].to_vec();
+        if architecture == "llama" && (name.contains("attn_q.w") || name.contains("attn_k.w")) {
+            let (columns, half) = (tensor.shape[1], config.head_dim / 2);
+            let head = config.head_dim * columns;
+            let rows = values.chunks(head).flat_map(|head| {
+                (0..half).flat_map(move |i| [i, half + i]).map(move |row| &head[row * columns..(row + 1) * columns])
+            });
+            values = rows.flatten().copied().collect();
+        }
+        (name, tensor.shape.iter().rev().map(|size| *size as u64).collect(), values)
+    });
+    tensors.collect()
+}
+
+fn file(metadata: &Metadata, tensors: &[(String, Vec<u64>, Vec<f32>)]) -> Vec<u8> {
+    let tensors: Vec<TensorSource<'_>> = tensors
+        .iter()
+        .map(|(name, dimensions, values)| TensorSource { name, dimensions, tensor_type: TensorType::F32, values })
+        .collect();
+    gguf::write(metadata, &tensors).unwrap()
+}
+
+#[test]
+fn a_model_comes_back_from_the_file_that_a_converter_writes() {
+    let plain = config();
+    let tied = Config { tied_head: true, kv_heads: 1, ..plain };
+    let biased = Config { attention: Attention { bias: true, ..Attention::PLAIN }, ..plain };
+    let normed = Config { attention: Attention { query_key_norm: true, ..Attention::PLAIN }, tied_head: true, ..plain };
+    for (architecture, config) in [("llama", plain), ("llama", tied), ("qwen2", biased), ("qwen3", normed)] {
+        let params = params(&Stage::whole(config).unwrap());
+        let bytes = file(&metadata(&config, architecture), &tensors(&config, &params, architecture));
+        let model = Pretrained::from_gguf(&gguf::read(&bytes).unwrap()).unwrap();
+        assert_eq!(model.config, config, "{architecture}");
+        assert!(bits(&model.params) == bits(&params), "{architecture}: other parameters");
+        assert_eq!((model.begin, &model.ends[..]), (Some(27), &[28][..]));
+        assert_eq!((model.name.as_str(), model.licence.as_deref()), (architecture, Some("cc0")));
+        let template = model.template.unwrap();
+        let text = template.render(&[Message { role: "user", content: "ab c" }], true).unwrap();
+        assert_eq!(model.tokenizer.encode_template(&text), [27, 0, 1, 26, 2]);
+    }
+}
+
+#[test]
+fn what_is_missing_or_not_computed_is_named() {
+    let config = config();
+    let values = params(&Stage::whole(config).unwrap());
+    let message = |edit: &dyn Fn(&mut Metadata, &mut Vec<(String, Vec<u64>, Vec<f32>)>)| {
+        let (mut metadata, mut tensors) = (metadata(&config, "llama"), tensors(&config, &values, "llama"));
+        edit(&mut metadata, &mut tensors);
+        let bytes = file(&metadata, &tensors);
+        Pretrained::from_gguf(&gguf::read(&bytes).unwrap()).unwrap_err().to_string()
+    };
+    let set = |key: &'static str, value: Value| {
+        message(&move |metadata, _| {
+            metadata.insert(key, value.clone());
+        })
+    };
+    for (expected, got) in [
+        ("general.architecture", set("general.architecture", Value::String("mamba".to_owned()))),
+        ("llama.expert_count", set("llama.expert_count", Value::U32(8))),
+        ("llama.rope.dimension_count", set("llama.rope.dimension_count", Value::U32(4))),
+        ("llama.rope.scaling.type", set("llama.rope.scaling.type", Value::String("yarn".to_owned()))),
+        ("tokenizer.ggml.model", set("tokenizer.ggml.model", Value::String("llama".to_owned()))),
+        ("tokenizer.ggml.pre", set("tokenizer.ggml.pre", Value::String("viking".to_owned()))),
+        ("chat template", set("tokenizer.chat_template", Value::String("{% if %}".to_owned()))),
+        ("tokenizer.ggml.token_type", set("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1])))),
+        ("`heads`", set("llama.attention.head_count_kv", Value::U32(3))),
+        ("blk.1.ffn_up.weight", message(&|_, tensors| tensors.retain(|(name, ..)| name != "blk.1.ffn_up.weight"))),
+        (
+            "blk.2.attn_k.weight",
+            message(&|_, tensors| {
+                for (_, dimensions, _) in tensors.iter_mut().filter(|(name, ..)| name == "blk.2.attn_k.weight") {
+                    dimensions.reverse();
+                }
+            }),
+        ),
+        ("rope_freqs.weight", message(&|_, tensors| tensors.push(("rope_freqs.weight".into(), vec![3], vec![1.5; 3])))),
+    ] {
+        assert!(got.contains(expected), "`{got}` does not name {expected}");
+    }
+}
+
+/// The answer of `SmolLM2-135M-Instruct.Q4_1.gguf`, 98 MB, where `CAIRN_SMOLLM2` says.
+#[test]
+fn a_real_model_answers_sensibly() {
+    let Some(path) = std::env::var_os("CAIRN_SMOLLM2") else {
+        println!("SKIPPED: CAIRN_SMOLLM2 does not name the file SmolLM2-135M-Instruct.Q4_1.gguf");
+        return;
+    };
+    let model = Pretrained::from_gguf(&gguf::load(path.as_ref()).unwrap()).unwrap();
+    assert_eq!((model.config.layers, model.config.width, model.config.parameters()), (30, 576, 134_515_008));
+    let template = model.template.as_ref().unwrap();
+    let question = [Message { role: "user", content: "What is the capital of France?" }];
+    let prompt = model.tokenizer.encode_template(&template.render(&question, true).unwrap());
+    let mut decoder = model::Decoder::new(model.config, &model.params).unwrap();
+    let mut cache = decoder.cache();
+    let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
+    let mut answer = Vec::new();
+    let request = Request { prompt: &prompt, tokens_max: 24, end: Some(2) };
+    generate(&Context::new(2), &mut decoder, &mut cache, request, &mut sampler, |token| {
+        answer.push(token);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let answer = model.tokenizer.decode(&answer);
+    println!("{answer}");
+    assert!(answer.contains("Paris"), "{answer}");
+}
