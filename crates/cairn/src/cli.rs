@@ -124,9 +124,10 @@ pub(crate) struct TrainArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
-    /// The beginning of a text; without it, a conversation starts
+    /// The beginning of a text, or a question to a model that answers; without it, a conversation starts
     pub(crate) prompt: Option<String>,
-    /// A safetensors checkpoint with its tokenizer beside it, instead of the newest of the data directory
+    /// A safetensors checkpoint with its tokenizer beside it, or a GGUF file (Llama, Qwen2.5, Qwen3), instead of the newest
+    /// checkpoint of the data directory
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Most tokens to write

@@ -49,7 +49,7 @@ pub fn sample(
     let room = recipe.model.context / 2;
     let ids = &ids[ids.len().saturating_sub(room)..];
     let mut written = Vec::with_capacity(tokens);
-    let request = Request { prompt: ids, tokens_max: tokens, end: Some(END_ID) };
+    let request = Request { prompt: ids, tokens_max: tokens, ends: &[END_ID] };
     let mut cache = decoder.cache();
     let collect = |token| {
         written.push(token);

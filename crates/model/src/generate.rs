@@ -10,7 +10,7 @@ use crate::sampler::Sampler;
 /// Why [`generate`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The model chose the end token.
+    /// The model chose an end token.
     End,
     /// As many tokens as were asked for.
     Length,
@@ -27,8 +27,8 @@ pub struct Request<'a> {
     pub prompt: &'a [u32],
     /// Most tokens to generate.
     pub tokens_max: usize,
-    /// The token that ends a text; it is not passed on. None generates through it.
-    pub end: Option<u32>,
+    /// Tokens that end a text; they are not passed on. Where there is none, only `tokens_max` ends it.
+    pub ends: &'a [u32],
 }
 
 /// Feeds a prompt to a sequence, then generates tokens and hands each to `on_token`, which may stop it.
@@ -51,7 +51,7 @@ pub fn generate(
     let mut logits = decoder.feed(ctx, cache, request.prompt)?;
     for left in (0..request.tokens_max).rev() {
         let token = sampler.sample(logits, &history);
-        if request.end == Some(token) {
+        if request.ends.contains(&token) {
             return Ok(Finish::End);
         }
         history.push(token);

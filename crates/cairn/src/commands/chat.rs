@@ -1,13 +1,16 @@
 //! `cairn chat`: talks to the newest checkpoint in the terminal.
 //!
-//! The model is a base model: it continues a text. Every line that is typed is a new beginning.
+//! A base model continues a text: every line that is typed is a new beginning. A model that was tuned for conversations, from a
+//! GGUF file with a chat template, answers, and remembers the conversation.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{Config, Decoder, Request, Sampler, Sampling, Tokenizer, generate};
+use model::{
+    Cache, ChatTemplate, Config, Decoder, Message, Pretrained, Request, Sampler, Sampling, Tokenizer, generate, gguf,
+};
 use node::home::Home;
 use node::offline::Saved;
 use tensor::Context;
@@ -28,6 +31,19 @@ struct Local {
     ctx: Context,
     decoder: Decoder,
     tokenizer: Arc<Tokenizer>,
+    ends: Vec<u32>,
+    begin: Option<u32>,
+    conversation: Option<Conversation>,
+}
+
+/// What was said so far, with a model that answers.
+struct Conversation {
+    template: ChatTemplate,
+    /// Roles and what they said.
+    turns: Vec<(&'static str, String)>,
+    /// The tokens that went through the model, and what it keeps of them.
+    tokens: Vec<u32>,
+    cache: Cache,
 }
 
 /// Continues one text, or every line of a conversation.
@@ -38,7 +54,13 @@ pub(crate) fn run(args: &ChatArgs, home: &Path) -> Outcome {
     }
     let talking = std::io::stdin().is_terminal();
     if talking {
-        eprintln!("The model continues what you write. Every line is a new beginning; Ctrl-D ends.\n");
+        eprintln!(
+            "{}; Ctrl-D ends.\n",
+            match writer.answers() {
+                true => "The model answers, and remembers what was said",
+                false => "The model continues what you write. Every line is a new beginning",
+            }
+        );
     }
     let mut seed = args.seed;
     loop {
@@ -82,6 +104,14 @@ fn from_file(path: &Path) -> Outcome<Local> {
     let corrupt = |error: &dyn std::fmt::Display| {
         Failure::new(Code::CorruptData, error).hint("`cairn train --solo --save FILE` writes a checkpoint that works")
     };
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        let file = gguf::load(path).map_err(|error| Failure::new(Code::CorruptData, error))?;
+        let model = Pretrained::from_gguf(&file).map_err(|error| {
+            Failure::new(Code::CorruptData, error)
+                .hint("models of the Llama, Qwen2.5 and Qwen3 families with a byte-level tokenizer work")
+        })?;
+        return pretrained(model);
+    }
     let checkpoint = model::files::load(path).map_err(|error| corrupt(&error))?;
     let beside = path.with_file_name("tokenizer.json");
     let bytes = std::fs::read(&beside)
@@ -95,12 +125,25 @@ fn from_file(path: &Path) -> Outcome<Local> {
 
 fn local(config: Config, params: &[f32], tokenizer: Arc<Tokenizer>) -> Outcome<Local> {
     let decoder = Decoder::new(config, params).map_err(|error| Failure::new(Code::CorruptData, error))?;
-    Ok(Local { ctx: Context::new(node::probe::cores()), decoder, tokenizer })
+    let ctx = Context::new(node::probe::cores());
+    Ok(Local { ctx, decoder, tokenizer, ends: vec![model::END_ID], begin: None, conversation: None })
+}
+
+fn pretrained(model: Pretrained) -> Outcome<Local> {
+    let Pretrained { config, params, tokenizer, template, begin, ends, .. } = model;
+    let base = local(config, &params, Arc::new(tokenizer))?;
+    let conversation = template.map(|template| {
+        let cache = base.decoder.cache();
+        Conversation { template, turns: Vec::new(), tokens: Vec::new(), cache }
+    });
+    Ok(Local { begin, ends, conversation, ..base })
 }
 
 fn answer(writer: &mut Writer, args: &ChatArgs, prompt: &str, seed: u64) -> Outcome {
     let request = Completion { prompt, max_tokens: args.max_tokens, temperature: args.temperature, seed };
-    print!("{prompt}");
+    if !writer.answers() {
+        print!("{prompt}");
+    }
     let show = |text: &str| {
         print!("{text}");
         // A reader that went away is noticed at the next line.
@@ -114,20 +157,69 @@ fn answer(writer: &mut Writer, args: &ChatArgs, prompt: &str, seed: u64) -> Outc
     Ok(())
 }
 
+impl Writer {
+    /// Whether the model answers instead of continuing.
+    fn answers(&self) -> bool {
+        matches!(self, Self::Local(local) if local.conversation.is_some())
+    }
+}
+
 impl Local {
-    fn complete(&mut self, request: &Completion<'_>, mut on_text: impl FnMut(&str)) -> Outcome {
+    fn complete(&mut self, request: &Completion<'_>, on_text: impl FnMut(&str)) -> Outcome {
+        let Some(mut conversation) = self.conversation.take() else {
+            let prompt: Vec<u32> = self.begin.into_iter().chain(self.tokenizer.encode(request.prompt)).collect();
+            let mut cache = self.decoder.cache();
+            return self.write(request, &prompt, &mut cache, on_text).map(drop);
+        };
+        let done = self.answer(&mut conversation, request, on_text);
+        self.conversation = Some(conversation);
+        done
+    }
+
+    /// Says something in a conversation. What the model read before is not read again.
+    fn answer(
+        &mut self,
+        conversation: &mut Conversation,
+        request: &Completion<'_>,
+        on_text: impl FnMut(&str),
+    ) -> Outcome {
+        conversation.turns.push(("user", self.tokenizer.shield(request.prompt).into_owned()));
+        let messages: Vec<Message<'_>> =
+            conversation.turns.iter().map(|(role, content)| Message { role, content }).collect();
+        let text =
+            conversation.template.render(&messages, true).map_err(|error| Failure::new(Code::BadInput, error))?;
+        let prompt = self.tokenizer.encode_template(&text);
+        let known = conversation.tokens.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+        let known = known.min(conversation.cache.len()).min(prompt.len().saturating_sub(1));
+        conversation.cache.truncate(known);
+        let said = self.write(request, &prompt[known..], &mut conversation.cache, on_text)?;
+        let answer = self.tokenizer.decode(&said);
+        conversation.turns.push(("assistant", self.tokenizer.shield(&answer).into_owned()));
+        conversation.tokens = prompt;
+        conversation.tokens.extend(said);
+        Ok(())
+    }
+
+    /// Generates, and returns the tokens.
+    fn write(
+        &mut self,
+        request: &Completion<'_>,
+        prompt: &[u32],
+        cache: &mut Cache,
+        mut on_text: impl FnMut(&str),
+    ) -> Outcome<Vec<u32>> {
         let sampling = Sampling { temperature: request.temperature, seed: request.seed, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling).map_err(|error| Failure::new(Code::BadInput, error))?;
-        let prompt = self.tokenizer.encode(request.prompt);
-        let mut cache = self.decoder.cache();
         let mut stream = self.tokenizer.stream();
-        let wanted = Request { prompt: &prompt, tokens_max: request.max_tokens as usize, end: Some(model::END_ID) };
-        let written = generate(&self.ctx, &mut self.decoder, &mut cache, wanted, &mut sampler, |token| {
+        let mut said = Vec::new();
+        let wanted = Request { prompt, tokens_max: request.max_tokens as usize, ends: &self.ends };
+        let written = generate(&self.ctx, &mut self.decoder, cache, wanted, &mut sampler, |token| {
+            said.push(token);
             on_text(&stream.push(token));
             ControlFlow::Continue(())
         });
         written.map_err(|error| Failure::new(Code::BadInput, error).hint("give a shorter beginning"))?;
         on_text(&stream.finish());
-        Ok(())
+        Ok(said)
     }
 }

@@ -110,6 +110,32 @@ fn a_corrupt_checkpoint_file_names_what_is_wrong() {
 }
 
 #[test]
+fn a_damaged_model_file_names_what_is_wrong() {
+    let place = Place::new();
+    let path = place.file("model.gguf");
+    for (bytes, expected) in [(&b"GGUF\x03\0\0\0"[..], "truncated"), (b"PK\x03\x04", "`GGUF`"), (b"", "truncated")] {
+        std::fs::write(&path, bytes).unwrap();
+        let (code, said) = failed(&place.run(&["chat", "--checkpoint", path.to_str().unwrap(), "hello"]));
+        assert_eq!(code, 6, "{said}");
+        assert!(said.contains(expected), "`{said}` does not say {expected}");
+    }
+}
+
+/// A conversation with SmolLM2-135M-Instruct, where `CAIRN_SMOLLM2` names its GGUF file.
+#[test]
+fn a_pretrained_model_answers_and_ends_its_answer() {
+    let Ok(path) = std::env::var("CAIRN_SMOLLM2") else {
+        println!("SKIPPED: CAIRN_SMOLLM2 does not name the file SmolLM2-135M-Instruct.Q4_1.gguf");
+        return;
+    };
+    let place = Place::new();
+    let question = "What is the capital of France?";
+    let said = place.run(&["chat", "--checkpoint", &path, "--temperature", "0", "--max-tokens", "60", question]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "The capital of France is Paris.");
+}
+
+#[test]
 fn there_is_nothing_to_show_before_the_first_run() {
     let place = Place::new();
     for command in [vec!["piece"], vec!["chat", "It was"], vec!["serve", "--port", "0"]] {

@@ -157,7 +157,7 @@ fn greedy_generation_follows_the_training_forward() {
     let mut decoder = Decoder::new(config, &params).unwrap().share();
     let mut cache = decoder.cache();
     let mut text = vec![7, 1];
-    let request = Request { prompt: &text.clone(), tokens_max: 10, end: None };
+    let request = Request { prompt: &text.clone(), tokens_max: 10, ends: &[] };
     let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
     generate(&ctx, &mut decoder, &mut cache, request, &mut sampler, |token| {
         text.push(token);

@@ -171,7 +171,7 @@ fn a_real_model_answers_sensibly() {
     let mut cache = decoder.cache();
     let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
     let mut answer = Vec::new();
-    let request = Request { prompt: &prompt, tokens_max: 24, end: Some(2) };
+    let request = Request { prompt: &prompt, tokens_max: 24, ends: &[2] };
     generate(&Context::new(2), &mut decoder, &mut cache, request, &mut sampler, |token| {
         answer.push(token);
         ControlFlow::Continue(())

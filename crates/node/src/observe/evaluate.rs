@@ -150,7 +150,7 @@ impl Means {
         let mut sampler = Sampler::new(sampling).ok()?;
         let mut cache = decoder.cache();
         let (mut stream, mut text) = (checkpoint.tokenizer.stream(), String::new());
-        let request = Request { prompt: &prompt, tokens_max: SAMPLE_TOKENS, end: Some(model::END_ID) };
+        let request = Request { prompt: &prompt, tokens_max: SAMPLE_TOKENS, ends: &[model::END_ID] };
         let written = model::generate(&Context::single(), &mut decoder, &mut cache, request, &mut sampler, |token| {
             text.push_str(&stream.push(token));
             ControlFlow::Continue(())
