@@ -119,13 +119,13 @@ fn what_cannot_be_fed_is_refused_and_changes_nothing() {
 }
 
 /// Generates up to `tokens_max` tokens and stops when `stop` of them came.
-fn run(end: Option<u32>, tokens_max: usize, stop: usize) -> (Finish, Vec<u32>) {
+fn run(ends: &[u32], tokens_max: usize, stop: usize) -> (Finish, Vec<u32>) {
     let ctx = Context::new(1);
     let mut decoder = decoder(config());
     let mut cache = decoder.cache();
     let mut sampler = Sampler::new(Sampling { seed: 3, ..Sampling::default() }).unwrap();
     let mut tokens = Vec::new();
-    let request = Request { prompt: &[4, 5, 6], tokens_max, end };
+    let request = Request { prompt: &[4, 5, 6], tokens_max, ends };
     let finish = generate(&ctx, &mut decoder, &mut cache, request, &mut sampler, |token| {
         tokens.push(token);
         if tokens.len() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -135,16 +135,17 @@ fn run(end: Option<u32>, tokens_max: usize, stop: usize) -> (Finish, Vec<u32>) {
 
 #[test]
 fn generation_ends_for_each_of_its_reasons() {
-    let (finish, tokens) = run(None, 8, 99);
+    let (finish, tokens) = run(&[], 8, 99);
     assert_eq!((finish, tokens.len()), (Finish::Length, 8));
-    assert_eq!(run(None, 8, 99).1, tokens, "the same seed gave other tokens");
-    assert_eq!(run(None, 8, 5), (Finish::Stopped, tokens[..5].to_vec()));
-    assert_eq!(run(None, 0, 99), (Finish::Length, vec![]));
+    assert_eq!(run(&[], 8, 99).1, tokens, "the same seed gave other tokens");
+    assert_eq!(run(&[], 8, 5), (Finish::Stopped, tokens[..5].to_vec()));
+    assert_eq!(run(&[], 0, 99), (Finish::Length, vec![]));
     let end = tokens[6];
     let first = tokens.iter().position(|&token| token == end).unwrap();
-    assert_eq!(run(Some(end), 8, 99), (Finish::End, tokens[..first].to_vec()));
+    let other = (0..29).find(|token| !tokens.contains(token)).unwrap();
+    assert_eq!(run(&[other, end], 8, 99), (Finish::End, tokens[..first].to_vec()));
     // Three of the prompt, and the last one needs no room because nothing follows it.
-    let (finish, tokens) = run(None, 99, 99);
+    let (finish, tokens) = run(&[], 99, 99);
     assert_eq!((finish, tokens.len()), (Finish::Context, 24 - 3 + 1));
 }
 
