@@ -8,6 +8,9 @@ use tensor::Context;
 
 use crate::support::{bits, config, params};
 
+/// A tensor's name, dimensions with the fastest first, and values.
+type Written = (String, Vec<u64>, Vec<f32>);
+
 /// The characters of the first 27 byte tokens, two added ones.
 fn tokenizer(metadata: &mut Metadata) {
     let letters: Vec<String> = ('a'..='z').map(String::from).chain(["Ġ".to_owned()]).collect();
@@ -52,7 +55,7 @@ fn metadata(config: &Config, architecture: &str) -> Metadata {
 }
 
 /// The name and, for queries and keys of `llama`, the order of rows that converters write.
-fn tensors(config: &Config, params: &[f32], architecture: &str) -> Vec<(String, Vec<u64>, Vec<f32>)> {
+fn tensors(config: &Config, params: &[f32], architecture: &str) -> Vec<Written> {
     let names = [
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
@@ -87,7 +90,7 @@ fn tensors(config: &Config, params: &[f32], architecture: &str) -> Vec<(String, 
     tensors.collect()
 }
 
-fn file(metadata: &Metadata, tensors: &[(String, Vec<u64>, Vec<f32>)]) -> Vec<u8> {
+fn file(metadata: &Metadata, tensors: &[Written]) -> Vec<u8> {
     let tensors: Vec<TensorSource<'_>> = tensors
         .iter()
         .map(|(name, dimensions, values)| TensorSource { name, dimensions, tensor_type: TensorType::F32, values })
@@ -119,7 +122,7 @@ fn a_model_comes_back_from_the_file_that_a_converter_writes() {
 fn what_is_missing_or_not_computed_is_named() {
     let config = config();
     let values = params(&Stage::whole(config).unwrap());
-    let message = |edit: &dyn Fn(&mut Metadata, &mut Vec<(String, Vec<u64>, Vec<f32>)>)| {
+    let message = |edit: &dyn Fn(&mut Metadata, &mut Vec<Written>)| {
         let (mut metadata, mut tensors) = (metadata(&config, "llama"), tensors(&config, &values, "llama"));
         edit(&mut metadata, &mut tensors);
         let bytes = file(&metadata, &tensors);
