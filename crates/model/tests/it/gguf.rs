@@ -1,4 +1,4 @@
-//! GGUF files against the reference implementation (`golden/gguf.py` made the files), hostile ones, and a real one.
+//! GGUF files against the reference implementation (`golden/make_gguf.py` made the files), hostile ones, and a real one.
 
 use std::collections::BTreeMap;
 use std::fs;

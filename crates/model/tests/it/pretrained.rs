@@ -1,9 +1,7 @@
 //! Models from GGUF files: a small one that the test writes, and a real one where it is at hand.
 
-use std::ops::ControlFlow;
-
 use model::gguf::{self, Array, Metadata, Strings, TensorSource, TensorType, Value};
-use model::{Attention, Config, Message, Pretrained, Request, Sampler, Sampling, Stage, generate};
+use model::{Attention, Config, Message, Pretrained, Stage};
 use tensor::Context;
 
 use crate::support::{bits, config, params};
@@ -158,29 +156,54 @@ fn what_is_missing_or_not_computed_is_named() {
     }
 }
 
-/// The answer of `SmolLM2-135M-Instruct.Q4_1.gguf`, 98 MB, where `CAIRN_SMOLLM2` says.
+/// Largest difference of a log-probability from transformers, in float32 as we are.
+const EXACT: f64 = 1e-3;
+/// Largest and mean difference from llama.cpp, which rounds activations to 8 bits in blocks of 32. Its own differences from
+/// transformers are the same to four digits.
+const QUANTISED: [f64; 2] = [0.5, 0.1];
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    text: String,
+    tokens: Vec<u32>,
+    /// llama.cpp's greedy token, and the likeliest ones with their log-probabilities by llama.cpp and by transformers.
+    steps: Vec<(u32, Vec<(u32, f64, f64)>)>,
+}
+
+/// `SmolLM2-135M-Instruct.Q4_1.gguf`, 98 MB, where `CAIRN_SMOLLM2` says, beside llama.cpp and transformers; `golden/smollm2.py` made the file.
 #[test]
-fn a_real_model_answers_sensibly() {
+fn a_real_model_says_what_others_say_of_it() {
     let Some(path) = std::env::var_os("CAIRN_SMOLLM2") else {
         println!("SKIPPED: CAIRN_SMOLLM2 does not name the file SmolLM2-135M-Instruct.Q4_1.gguf");
         return;
     };
     let model = Pretrained::from_gguf(&gguf::load(path.as_ref()).unwrap()).unwrap();
     assert_eq!((model.config.layers, model.config.width, model.config.parameters()), (30, 576, 134_515_008));
-    let template = model.template.as_ref().unwrap();
-    let question = [Message { role: "user", content: "What is the capital of France?" }];
-    let prompt = model.tokenizer.encode_template(&template.render(&question, true).unwrap());
     let mut decoder = model::Decoder::new(model.config, &model.params).unwrap();
-    let mut cache = decoder.cache();
-    let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
-    let mut answer = Vec::new();
-    let request = Request { prompt: &prompt, tokens_max: 24, ends: &[2] };
-    generate(&Context::new(2), &mut decoder, &mut cache, request, &mut sampler, |token| {
-        answer.push(token);
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    let answer = model.tokenizer.decode(&answer);
-    println!("{answer}");
-    assert!(answer.contains("Paris"), "{answer}");
+    let ctx = Context::new(2);
+    let golden: Vec<Golden> = serde_json::from_str(include_str!("../golden/smollm2.json")).unwrap();
+    let (mut exact, mut worst, mut sum, mut count) = (0.0f64, 0.0f64, 0.0, 0.0);
+    for Golden { text, tokens, steps } in golden {
+        assert_eq!(model.tokenizer.encode_template(&text), tokens, "tokens of {text:?}");
+        let mut cache = decoder.cache();
+        let mut next = tokens;
+        for (token, likeliest) in steps {
+            let logits = decoder.feed(&ctx, &mut cache, &next).unwrap();
+            let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, logit| largest.max(*logit));
+            let total: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+            let of = |token: u32| f64::from(logits[token as usize] - largest) - total.ln();
+            for (token, quantised, precise) in &likeliest {
+                let difference = (of(*token) - quantised).abs();
+                exact = exact.max((of(*token) - precise).abs());
+                (worst, sum, count) = (worst.max(difference), sum + difference, count + 1.0);
+            }
+            let margin = likeliest[0].1 - likeliest[1].1;
+            let best = (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+            assert!(best == token || margin < QUANTISED[0], "after {text:?}: {best} instead of {token}");
+            next = vec![token];
+        }
+    }
+    println!("{count} log-probabilities: {exact:.6} from transformers; {worst:.4}, {:.4} from llama.cpp", sum / count);
+    assert!(exact < EXACT, "a log-probability differs by {exact} from that of transformers");
+    assert!(worst < QUANTISED[0] && sum / count < QUANTISED[1], "llama.cpp differs by {worst}, {}", sum / count);
 }

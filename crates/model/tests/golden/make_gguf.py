@@ -6,7 +6,7 @@ for them (`<type>.values`), and values (`quantise.values`) beside the Q8_0 block
 keys are in order. Run it where the package is installed; it needs no network:
 
     pip install gguf numpy
-    python crates/model/tests/golden/gguf.py
+    python crates/model/tests/golden/make_gguf.py
 
 Made with gguf 0.19.0 and numpy 2.4.6. The tests read the files only.
 """
