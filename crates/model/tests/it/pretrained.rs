@@ -167,8 +167,11 @@ struct Golden {
     text: String,
     tokens: Vec<u32>,
     /// llama.cpp's greedy token, and the likeliest ones with their log-probabilities by llama.cpp and by transformers.
-    steps: Vec<(u32, Vec<(u32, f64, f64)>)>,
+    steps: Vec<(u32, Vec<Likely>)>,
 }
+
+/// A token and its log-probability by both.
+type Likely = (u32, f64, f64);
 
 /// `SmolLM2-135M-Instruct.Q4_1.gguf`, 98 MB, where `CAIRN_SMOLLM2` says, beside llama.cpp and transformers; `golden/smollm2.py` made the file.
 #[test]
