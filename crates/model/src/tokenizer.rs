@@ -252,10 +252,9 @@ impl Tokenizer {
     /// Turns text into token ids; `<|end|>` in the text is ordinary text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         if !self.by_words {
-            return self
-                .inner
-                .encode_fast(text, false)
-                .map_or_else(|_| Vec::new(), |encoding| encoding.get_ids().to_vec());
+            let mut ids = Vec::new();
+            self.encode_piece(text, &mut ids);
+            return ids;
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut known: HashMap<&str, Range<usize>> = HashMap::new();
@@ -264,14 +263,29 @@ impl Tokenizer {
                 ids.extend_from_within(range.clone());
                 continue;
             }
-            let encoding = self.inner.encode_fast(word, false).expect("every byte has a token, which was checked");
             let start = ids.len();
-            ids.extend_from_slice(encoding.get_ids());
+            self.encode_piece(word, &mut ids);
             if word.len() <= KNOWN_BYTES && known.len() < KNOWN_WORDS {
                 known.insert(word, start..ids.len());
             }
         }
         ids
+    }
+
+    /// Appends the tokens of a piece. Where the library's splitting expression gives up, as on very long runs of white space,
+    /// the piece is halved, so that no text is lost.
+    fn encode_piece(&self, text: &str, ids: &mut Vec<u32>) {
+        match self.inner.encode_fast(text, false) {
+            Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
+            Err(_) => {
+                let middle = text.floor_char_boundary(text.len() / 2);
+                let middle = if middle == 0 { text.chars().next().map_or(0, char::len_utf8) } else { middle };
+                if middle < text.len() {
+                    self.encode_piece(&text[..middle], ids);
+                    self.encode_piece(&text[middle..], ids);
+                }
+            }
+        }
     }
 
     /// The bytes of a token; none for a special or an unknown one.

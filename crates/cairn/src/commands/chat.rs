@@ -105,7 +105,9 @@ fn from_file(path: &Path) -> Outcome<Local> {
         Failure::new(Code::CorruptData, error).hint("`cairn train --solo --save FILE` writes a checkpoint that works")
     };
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        let file = gguf::load(path).map_err(|error| Failure::new(Code::CorruptData, error))?;
+        let file = gguf::load(path).map_err(|error| {
+            Failure::new(Code::CorruptData, error).hint("name a whole GGUF file; fetch it again where it is damaged")
+        })?;
         let model = Pretrained::from_gguf(&file).map_err(|error| {
             Failure::new(Code::CorruptData, error)
                 .hint("models of the Llama, Qwen2.5 and Qwen3 families with a byte-level tokenizer work")

@@ -117,7 +117,7 @@ fn a_damaged_model_file_names_what_is_wrong() {
         std::fs::write(&path, bytes).unwrap();
         let (code, said) = failed(&place.run(&["chat", "--checkpoint", path.to_str().unwrap(), "hello"]));
         assert_eq!(code, 6, "{said}");
-        assert!(said.contains(expected), "`{said}` does not say {expected}");
+        assert!(said.contains(expected) && said.contains("hint:"), "`{said}` does not say {expected}, or what to do");
     }
 }
 

@@ -223,6 +223,14 @@ fn only_templates_make_added_tokens_and_a_shield_hides_text_from_them() {
 }
 
 #[test]
+fn a_long_run_of_white_space_is_not_lost() {
+    let blank = " ".repeat(1 << 21) + "\n";
+    assert_eq!(small().decode(&small().encode(&blank)), blank);
+    let llama = Tokenizer::from_parts(pretrained(Splitting::Llama3)).unwrap();
+    assert_eq!(llama.decode(&llama.encode(&blank)), blank);
+}
+
+#[test]
 fn unsound_parts_are_errors_that_name_the_field() {
     type Edit = fn(&mut Parts);
     let edits: [(&str, Edit); 9] = [
