@@ -22,7 +22,6 @@
 
 mod blocks;
 mod error;
-mod half;
 mod metadata;
 mod reader;
 mod tensor_type;
@@ -37,8 +36,8 @@ use std::path::Path;
 
 pub use blocks::quantise_q8_0;
 pub use error::GgufError;
-pub use half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 pub use metadata::{Array, Metadata, Strings, Value};
+pub use tensor::math::{bf16_to_f32, f16_to_f32, f32_to_f16};
 pub use tensor_type::{TensorType, Unsupported};
 pub use writer::{TensorSource, write};
 

@@ -184,6 +184,29 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// `a << 23`: moves an integer into the exponent field.
     fn to_exponent_i(self, a: Self::I) -> Self::I;
 
+    /// A vector of bytes: four for each of [`LANES`] lanes.
+    type B: Copy;
+    /// Rows of activations that a quantised product takes at once.
+    const QUANTISED_ROWS: usize;
+
+    /// Loads 64 bytes.
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B;
+    /// The lower four bits of each byte.
+    fn low_nibbles(self, a: Self::B) -> Self::B;
+    /// The upper four bits of each byte.
+    fn high_nibbles(self, a: Self::B) -> Self::B;
+    /// `sum + Σ code · x` over the four bytes of each lane: codes from 0 to 15, `x` four signed bytes from -127 to 127. Exact.
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I;
+    /// Where a fold of [`Lanes::dot_offset`] starts, for activations whose sum over the whole fold is `sum`.
+    fn start_offset(self, sum: i32) -> Self::I;
+    /// As [`Lanes::dot_nibbles`] with codes from 0 to 255 that stand for themselves less 128; exact together with
+    /// [`Lanes::start_offset`].
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I;
+    /// The integers as floats, rounded to nearest even.
+    fn float_i(self, a: Self::I) -> Self::F;
+    /// Loads [`LANES`] finite IEEE 754 binary16 numbers, as their bits.
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F;
+
     /// Computes one tile of a product.
     ///
     /// # Safety

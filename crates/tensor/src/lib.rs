@@ -31,6 +31,7 @@ mod hashing;
 mod loss;
 pub mod math;
 mod norm;
+mod quantised;
 pub mod random;
 pub mod reduce;
 mod rope;
@@ -49,6 +50,7 @@ pub use gemm::{matmul_nn, matmul_nt, matmul_tn};
 pub use hashing::{TILE, slice_root, tile_root};
 pub use loss::{cross_entropy, head_loss, head_loss_forward};
 pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward};
+pub use quantised::{QuantisedBlock, QuantisedFormat, QuantisedMatrix, QuantisedRows, matmul_quantised, quantise_rows};
 pub use rope::{RopeTable, rope};
 pub use swiglu::{swiglu_backward, swiglu_forward};
 

@@ -4,8 +4,10 @@
 //! once per table) and are computed in f64 with polynomials, then rounded once, so they are within half a unit in the last
 //! place and a hair. Sources: Cephes `expf` for the f32 polynomial; Taylor series and Cody–Waite reduction for the f64 forms.
 
+mod half;
 mod wide;
 
+pub use half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 pub(crate) use wide::ln as ln_f64;
 pub(crate) use wide::{cos as cos_f64, exp as exp_f64, sin as sin_f64};
 

@@ -3,7 +3,7 @@
 //! Source: `dequantize_row_*` and `quantize_row_q8_0_ref` of ggml, as scalar code whose every operation is rounded on
 //! its own; [`TensorType::dequantise`](super::TensorType::dequantise) lists the order.
 
-use super::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
+use tensor::math::{bf16_to_f32, f16_to_f32, f32_to_f16};
 
 /// Values in a Q8_0 block.
 const Q8_0_LEN: usize = 32;

@@ -1,6 +1,7 @@
 //! The portable lanes: the reference for every other implementation, and the fallback where none applies.
 
 use super::{LANES, Lanes, Tile, micro_tile};
+use crate::math::f16_to_f32;
 
 /// Sixteen lanes as an array.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ impl Lanes for Portable {
     const TILE_COLS: usize = 16;
     type F = [f32; LANES];
     type I = [i32; LANES];
+    type B = [u8; 64];
+    const QUANTISED_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -100,6 +103,38 @@ impl Lanes for Portable {
         map!(|i| a[i] << 23)
     }
     #[inline(always)]
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B {
+        *x
+    }
+    #[inline(always)]
+    fn low_nibbles(self, a: Self::B) -> Self::B {
+        a.map(|code| code & 15)
+    }
+    #[inline(always)]
+    fn high_nibbles(self, a: Self::B) -> Self::B {
+        a.map(|code| code >> 4)
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        map!(|i| sum[i] + dot_bytes(&codes[4 * i..4 * i + 4], x[i], 0))
+    }
+    #[inline(always)]
+    fn start_offset(self, _sum: i32) -> Self::I {
+        [0; LANES]
+    }
+    #[inline(always)]
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        map!(|i| sum[i] + dot_bytes(&codes[4 * i..4 * i + 4], x[i], 128))
+    }
+    #[inline(always)]
+    fn float_i(self, a: Self::I) -> Self::F {
+        map!(|i| a[i] as f32)
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F {
+        map!(|i| f16_to_f32(x[i]))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
@@ -112,6 +147,8 @@ impl Lanes for One {
     const TILE_COLS: usize = 1;
     type F = f32;
     type I = i32;
+    type B = ();
+    const QUANTISED_ROWS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32 {
@@ -185,7 +222,43 @@ impl Lanes for One {
     fn to_exponent_i(self, a: i32) -> i32 {
         a << 23
     }
+    fn load_bytes(self, _x: &[u8; 64]) {
+        unreachable!("{NO_BYTES}")
+    }
+    fn low_nibbles(self, _a: ()) {
+        unreachable!("{NO_BYTES}")
+    }
+    fn high_nibbles(self, _a: ()) {
+        unreachable!("{NO_BYTES}")
+    }
+    fn dot_nibbles(self, _codes: (), _x: i32, _sum: i32) -> i32 {
+        unreachable!("{NO_BYTES}")
+    }
+    fn start_offset(self, _sum: i32) -> i32 {
+        unreachable!("{NO_BYTES}")
+    }
+    fn dot_offset(self, _codes: (), _x: i32, _sum: i32) -> i32 {
+        unreachable!("{NO_BYTES}")
+    }
+    #[inline(always)]
+    fn float_i(self, a: i32) -> f32 {
+        a as f32
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> f32 {
+        f16_to_f32(x[0])
+    }
     unsafe fn tile(self, _rows: usize, _tile: Tile) {
         unreachable!("a single lane has no product tile")
     }
+}
+
+/// Why a single lane has no byte operations.
+const NO_BYTES: &str = "quantised products run on whole vectors";
+
+/// `Σ (code - offset) · x` over four codes and the four signed bytes of `x`, the lowest first.
+#[inline(always)]
+fn dot_bytes(codes: &[u8], x: i32, offset: i32) -> i32 {
+    let x = x.to_le_bytes();
+    (0..4).map(|i| (i32::from(codes[i]) - offset) * i32::from(x[i] as i8)).sum()
 }

@@ -4,18 +4,20 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Lanes, Tile, micro_tile};
 
-/// Proof that this machine has AVX2 and FMA.
+/// Proof that this machine has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Avx2(());
 
-/// Proof that this machine has AVX-512 F, VL, BW and DQ.
+/// Proof that this machine has AVX-512 F, VL, BW, DQ and VNNI. Machines without the last use AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Avx512(());
 
 impl Avx2 {
     /// Asks the processor.
     pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+        let has =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        has.then_some(Avx2(()))
     }
 }
 
@@ -26,7 +28,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq");
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni");
         has.then_some(Avx512(()))
     }
 }
@@ -55,6 +58,8 @@ impl Lanes for Avx2 {
     const TILE_COLS: usize = 16;
     type F = (__m256, __m256);
     type I = (__m256i, __m256i);
+    type B = (__m256i, __m256i);
+    const QUANTISED_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -128,6 +133,57 @@ impl Lanes for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B {
+        intrinsic!((_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast())))
+    }
+    #[inline(always)]
+    fn low_nibbles(self, a: Self::B) -> Self::B {
+        intrinsic!({
+            let mask = _mm256_set1_epi8(15);
+            (_mm256_and_si256(a.0, mask), _mm256_and_si256(a.1, mask))
+        })
+    }
+    #[inline(always)]
+    fn high_nibbles(self, a: Self::B) -> Self::B {
+        self.low_nibbles(intrinsic!((_mm256_srli_epi16::<4>(a.0), _mm256_srli_epi16::<4>(a.1))))
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        // Two products of at most 15 · 127 fit 16 bits.
+        intrinsic!({
+            let pairs = (_mm256_maddubs_epi16(codes.0, x.0), _mm256_maddubs_epi16(codes.1, x.1));
+            self.add_i(sum, add_pairs(pairs))
+        })
+    }
+    #[inline(always)]
+    fn start_offset(self, _sum: i32) -> Self::I {
+        self.splat_i(0)
+    }
+    #[inline(always)]
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        // The magnitude of a code, at most 128, times x with the code's sign: two products of at most 128 · 127 fit 16 bits.
+        intrinsic!({
+            let flip = _mm256_set1_epi8(-128);
+            let codes = (_mm256_xor_si256(codes.0, flip), _mm256_xor_si256(codes.1, flip));
+            let x = (_mm256_sign_epi8(x.0, codes.0), _mm256_sign_epi8(x.1, codes.1));
+            let codes = (_mm256_abs_epi8(codes.0), _mm256_abs_epi8(codes.1));
+            let pairs = (_mm256_maddubs_epi16(codes.0, x.0), _mm256_maddubs_epi16(codes.1, x.1));
+            self.add_i(sum, add_pairs(pairs))
+        })
+    }
+    #[inline(always)]
+    fn float_i(self, a: Self::I) -> Self::F {
+        intrinsic!((_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)))
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F {
+        intrinsic!({
+            let low = _mm_loadu_si128(x.as_ptr().cast());
+            let high = _mm_loadu_si128(x.as_ptr().add(8).cast());
+            (_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        })
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
@@ -149,6 +205,8 @@ impl Lanes for Avx512 {
     const TILE_COLS: usize = 32;
     type F = __m512;
     type I = __m512i;
+    type B = __m512i;
+    const QUANTISED_ROWS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -233,15 +291,55 @@ impl Lanes for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B {
+        intrinsic!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn low_nibbles(self, a: Self::B) -> Self::B {
+        intrinsic!(_mm512_and_si512(a, _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn high_nibbles(self, a: Self::B) -> Self::B {
+        self.low_nibbles(intrinsic!(_mm512_srli_epi16::<4>(a)))
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        intrinsic!(_mm512_dpbusd_epi32(sum, codes, x))
+    }
+    #[inline(always)]
+    fn start_offset(self, sum: i32) -> Self::I {
+        self.splat_i(-128 * sum)
+    }
+    #[inline(always)]
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        self.dot_nibbles(codes, x, sum)
+    }
+    #[inline(always)]
+    fn float_i(self, a: Self::I) -> Self::F {
+        intrinsic!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F {
+        intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 2, 32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]) }
     }
 }
 
+/// Adds neighbouring pairs of 16-bit integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_pairs(pairs: (__m256i, __m256i)) -> (__m256i, __m256i) {
+    let ones = _mm256_set1_epi16(1);
+    (_mm256_madd_epi16(pairs.0, ones), _mm256_madd_epi16(pairs.1, ones))
+}
+
 /// The lower half of the reduction tree: lane `i` takes `i + 4`, `i + 2`, `i + 1`.
 #[inline]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn sum_256(v: __m256) -> f32 {
     let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
@@ -250,7 +348,7 @@ fn sum_256(v: __m256) -> f32 {
 
 /// Transposes 8 × 8.
 #[inline]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn transpose_256(r: [__m256; 8]) -> [__m256; 8] {
     let mut t = r;
     for i in 0..4 {
@@ -275,7 +373,7 @@ fn transpose_256(r: [__m256; 8]) -> [__m256; 8] {
 
 /// Transposes 16 × 16.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn transpose_512(r: [__m512; LANES]) -> [__m512; LANES] {
     let mut t = r;
     for i in 0..8 {
@@ -306,13 +404,13 @@ fn transpose_512(r: [__m512; LANES]) -> [__m512; LANES] {
 }
 
 /// Instantiates a task with AVX2 and FMA enabled.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn run_avx2<T: super::Task>(task: T, s: Avx2) -> T::Output {
     task.run(s)
 }
 
 /// Instantiates a task with AVX-512 enabled.
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(super) fn run_avx512<T: super::Task>(task: T, s: Avx512) -> T::Output {
     task.run(s)
 }

@@ -1,0 +1,319 @@
+//! Activations times quantised weights: the reference, and the tile of a few rows by 16 outputs.
+
+use super::matrix::{Line, Numbers, QuantisedFormat, QuantisedMatrix};
+use super::rows::{QuantisedRows, RowBlock};
+use super::{BLOCK, WORDS};
+use crate::Context;
+use crate::arch::{Isa, LANES, Lanes, MatMut, Task};
+
+/// Fewest groups of 16 outputs that a task gets: less is not worth handing to another thread.
+const TASK_GROUPS: usize = 4;
+
+/// Tasks for each thread, so that one that was held up is helped out by the others.
+const TASKS_PER_THREAD: usize = 2;
+
+/// Computes `out` `[x.rows, w.rows]` (+)= x · wᵀ, by the contract of the module.
+///
+/// # Panics
+/// When a size does not match.
+pub fn matmul_quantised(ctx: &Context, x: &QuantisedRows, w: &QuantisedMatrix, out: &mut [f32], accumulate: bool) {
+    assert_eq!(x.cols, w.cols(), "matmul_quantised: columns of activations and of weights");
+    assert_eq!(out.len(), x.rows * w.rows(), "matmul_quantised: {} × {} outputs", x.rows, w.rows());
+    if out.is_empty() {
+        return;
+    }
+    if ctx.isa() == Isa::Scalar {
+        return reference(ctx, x, w, out, accumulate);
+    }
+    let groups = w.rows().div_ceil(LANES);
+    let task = groups.div_ceil(ctx.threads().count() * TASKS_PER_THREAD).max(TASK_GROUPS);
+    let task = if ctx.threads().count() == 1 { groups } else { task };
+    let tiles = MatMut::new(out, x.rows, w.rows(), w.rows()).tiles(x.rows, task * LANES);
+    ctx.threads().for_each(tiles.into_iter().enumerate().collect(), |(i, out): (usize, MatMut<'_>)| {
+        let (first, isa) = (i * task, ctx.isa());
+        let (eights, fours) = (w.lines.as_chunks().0, w.lines.as_chunks().0);
+        match (w.format(), &w.scales, &w.minima) {
+            (QuantisedFormat::Q8_0, Numbers::Half(scales), _) => {
+                isa.run(Groups { format: Bytes { lines: eights, scales }, x, first, out, accumulate });
+            }
+            (QuantisedFormat::Q6K, Numbers::Single(scales), _) => {
+                let scales = scales.as_chunks().0;
+                isa.run(Groups { format: BytesInHalves { lines: eights, scales }, x, first, out, accumulate });
+            }
+            (QuantisedFormat::Q4_0, Numbers::Half(scales), _) => {
+                isa.run(Groups { format: Nibbles { lines: fours, scales }, x, first, out, accumulate });
+            }
+            (QuantisedFormat::Q4_1, Numbers::Half(scales), Numbers::Half(minima)) => {
+                isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+            }
+            (QuantisedFormat::Q4K, Numbers::Single(scales), Numbers::Single(minima)) => {
+                isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+            }
+            (format, ..) => unreachable!("{format:?} with numbers of another kind"),
+        }
+    });
+}
+
+/// The contract, as it is written.
+fn reference(ctx: &Context, x: &QuantisedRows, w: &QuantisedMatrix, out: &mut [f32], accumulate: bool) {
+    let rows = out.chunks_exact_mut(w.rows()).enumerate().collect();
+    ctx.threads().for_each(rows, |(row, out): (usize, &mut [f32])| {
+        for (output, out) in out.iter_mut().enumerate() {
+            let mut sum = if accumulate { *out } else { 0.0 };
+            for (at, x) in x.row(row).iter().enumerate() {
+                sum = reference_block(w, output, at, x, sum);
+            }
+            *out = sum;
+        }
+    });
+}
+
+fn reference_block(w: &QuantisedMatrix, output: usize, at: usize, x: &RowBlock, mut sum: f32) -> f32 {
+    let (format, w) = (w.format(), w.block(output, at));
+    let len = format.scale_len();
+    for (part, codes) in w.codes.chunks_exact(len).enumerate() {
+        let words = &x.words[part * len / 4..];
+        let products = codes
+            .iter()
+            .enumerate()
+            .map(|(i, code)| (i32::from(*code) - format.offset()) * i32::from(words[i / 4].to_le_bytes()[i % 4] as i8));
+        let dot: i32 = products.sum();
+        sum = (dot as f32).mul_add(w.scales[part] * x.scale, sum);
+    }
+    if format.has_minimum() {
+        sum = w.minimum.mul_add(x.weighted, sum);
+    }
+    sum
+}
+
+/// The groups of 16 outputs of one task.
+struct Groups<'a, 'c, F> {
+    format: F,
+    x: &'a QuantisedRows,
+    /// The first group.
+    first: usize,
+    /// The outputs from there on.
+    out: MatMut<'c>,
+    accumulate: bool,
+}
+
+impl<F: Format> Task for Groups<'_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let Groups { format, x, first, mut out, accumulate } = self;
+        for group in 0..out.cols().div_ceil(LANES) {
+            let mut tile = GroupTile { s, format, x, group: first + group, col: group * LANES, accumulate };
+            let mut row = 0;
+            while row + S::QUANTISED_ROWS <= x.rows {
+                match S::QUANTISED_ROWS {
+                    8 => tile.rows::<8>(row, &mut out),
+                    _ => tile.rows::<4>(row, &mut out),
+                }
+                row += S::QUANTISED_ROWS.max(4);
+            }
+            if row + 4 <= x.rows {
+                tile.rows::<4>(row, &mut out);
+                row += 4;
+            }
+            if row + 2 <= x.rows {
+                tile.rows::<2>(row, &mut out);
+                row += 2;
+            }
+            if row < x.rows {
+                tile.rows::<1>(row, &mut out);
+            }
+        }
+    }
+}
+
+/// A group of 16 outputs, for any rows of activations.
+struct GroupTile<'a, S, F> {
+    s: S,
+    format: F,
+    x: &'a QuantisedRows,
+    group: usize,
+    /// The group's column in the task's outputs.
+    col: usize,
+    accumulate: bool,
+}
+
+impl<S: Lanes, F: Format> GroupTile<'_, S, F> {
+    #[inline(always)]
+    fn rows<const ROWS: usize>(&mut self, first: usize, out: &mut MatMut<'_>) {
+        let (s, x) = (self.s, self.x);
+        let mut sums = [s.splat(0.0); ROWS];
+        if self.accumulate {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let old = &out.row(first + i)[self.col..];
+                *sum = s.load_or(&old[..old.len().min(LANES)], 0.0);
+            }
+        }
+        let mut rows: [&[RowBlock]; ROWS] = [&[]; ROWS];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = x.row(first + i);
+        }
+        let blocks = x.cols / BLOCK;
+        for block in 0..blocks {
+            let mut at: [&RowBlock; ROWS] = [&rows[0][block]; ROWS];
+            for (at, row) in at.iter_mut().zip(rows) {
+                *at = &row[block];
+            }
+            self.format.add(s, self.group * blocks + block, at, &mut sums);
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            let out = &mut out.row(first + i)[self.col..];
+            let count = out.len().min(LANES);
+            s.store_some(sum, &mut out[..count]);
+        }
+    }
+}
+
+/// A format for the tile: how a block of 16 weight rows changes the sums of some rows of activations.
+trait Format: Copy {
+    /// Adds block `at` to the sums.
+    fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]);
+}
+
+/// Scales or minima of 16 rows in one of two precisions.
+trait Sixteen {
+    fn load<S: Lanes>(&self, s: S) -> S::F;
+}
+
+impl Sixteen for [u16; LANES] {
+    #[inline(always)]
+    fn load<S: Lanes>(&self, s: S) -> S::F {
+        s.load_halves(self)
+    }
+}
+
+impl Sixteen for [f32; LANES] {
+    #[inline(always)]
+    fn load<S: Lanes>(&self, s: S) -> S::F {
+        s.load(self)
+    }
+}
+
+/// Eight bits, a scale for 32 values.
+#[derive(Clone, Copy)]
+struct Bytes<'a> {
+    lines: &'a [[Line; WORDS]],
+    scales: &'a [[u16; LANES]],
+}
+
+impl Format for Bytes<'_> {
+    #[inline(always)]
+    fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
+        let codes = load_lines(s, &self.lines[at]);
+        let scale = self.scales[at].load(s);
+        for (sum, x) in sums.iter_mut().zip(x) {
+            let mut dot = s.start_offset(x.sums[0] + x.sums[1]);
+            for (codes, word) in codes.iter().zip(x.words) {
+                dot = s.dot_offset(*codes, s.splat_i(word), dot);
+            }
+            *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
+        }
+    }
+}
+
+/// Eight bits, a scale for 16 values.
+#[derive(Clone, Copy)]
+struct BytesInHalves<'a> {
+    lines: &'a [[Line; WORDS]],
+    scales: &'a [[[f32; LANES]; 2]],
+}
+
+impl Format for BytesInHalves<'_> {
+    #[inline(always)]
+    fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
+        let codes = load_lines(s, &self.lines[at]);
+        let scales = &self.scales[at];
+        for (sum, x) in sums.iter_mut().zip(x) {
+            for half in 0..2 {
+                let mut dot = s.start_offset(x.sums[half]);
+                for i in WORDS / 2 * half..WORDS / 2 * (half + 1) {
+                    dot = s.dot_offset(codes[i], s.splat_i(x.words[i]), dot);
+                }
+                *sum = s.mul_add(s.float_i(dot), s.mul(scales[half].load(s), s.splat(x.scale)), *sum);
+            }
+        }
+    }
+}
+
+/// Four bits less 8.
+#[derive(Clone, Copy)]
+struct Nibbles<'a> {
+    lines: &'a [[Line; WORDS / 2]],
+    scales: &'a [[u16; LANES]],
+}
+
+impl Format for Nibbles<'_> {
+    #[inline(always)]
+    fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
+        let (codes, scale) = (unpack(s, &self.lines[at]), self.scales[at].load(s));
+        for (sum, x) in sums.iter_mut().zip(x) {
+            let dot = dot_nibbles(s, &codes, x, -8 * (x.sums[0] + x.sums[1]));
+            *sum = s.mul_add(dot, s.mul(scale, s.splat(x.scale)), *sum);
+        }
+    }
+}
+
+/// Four bits and a minimum.
+struct NibblesMinimum<'a, N> {
+    lines: &'a [[Line; WORDS / 2]],
+    scales: &'a [N],
+    minima: &'a [N],
+}
+
+impl<N> Clone for NibblesMinimum<'_, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N> Copy for NibblesMinimum<'_, N> {}
+
+impl<N: Sixteen> Format for NibblesMinimum<'_, N> {
+    #[inline(always)]
+    fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
+        let codes = unpack(s, &self.lines[at]);
+        let (scale, minimum) = (self.scales[at].load(s), self.minima[at].load(s));
+        for (sum, x) in sums.iter_mut().zip(x) {
+            let dot = dot_nibbles(s, &codes, x, 0);
+            *sum = s.mul_add(dot, s.mul(scale, s.splat(x.scale)), *sum);
+            *sum = s.mul_add(minimum, s.splat(x.weighted), *sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn load_lines<S: Lanes, const LINES: usize>(s: S, lines: &[Line; LINES]) -> [S::B; LINES] {
+    let mut bytes = [s.load_bytes(&lines[0].0); LINES];
+    for (bytes, line) in bytes.iter_mut().zip(lines) {
+        *bytes = s.load_bytes(&line.0);
+    }
+    bytes
+}
+
+/// Four lines as eight vectors of codes: the lower halves, then the upper.
+#[inline(always)]
+fn unpack<S: Lanes>(s: S, lines: &[Line; WORDS / 2]) -> [S::B; WORDS] {
+    let bytes = load_lines(s, lines);
+    let mut codes = [bytes[0]; WORDS];
+    for (i, bytes) in bytes.into_iter().enumerate() {
+        codes[i] = s.low_nibbles(bytes);
+        codes[i + WORDS / 2] = s.high_nibbles(bytes);
+    }
+    codes
+}
+
+/// The integer part of a block of 4-bit codes.
+#[inline(always)]
+fn dot_nibbles<S: Lanes>(s: S, codes: &[S::B; WORDS], x: &RowBlock, start: i32) -> S::F {
+    let mut dot = s.splat_i(start);
+    for (codes, word) in codes.iter().zip(x.words) {
+        dot = s.dot_nibbles(*codes, s.splat_i(word), dot);
+    }
+    s.float_i(dot)
+}

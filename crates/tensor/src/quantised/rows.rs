@@ -1,0 +1,87 @@
+//! Activations of 8 bits.
+
+use super::{BLOCK, WORDS};
+use crate::Context;
+use crate::arch::{LANES, lanes_kernel};
+
+/// Blocks that one task quantises.
+const TASK_BLOCKS: usize = 512;
+
+/// 1.5 · 2²³: adding it rounds a number of magnitude below 2²² to an integer, ties to even, in the low bits.
+const SHIFT: f32 = 12_582_912.0;
+
+/// A block of 32 activations.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RowBlock {
+    /// The signed codes, four to a word, the first in the lowest byte.
+    pub(super) words: [i32; WORDS],
+    /// Sums of the codes of the first and the last 16 values.
+    pub(super) sums: [i32; 2],
+    /// What a code is worth.
+    pub(super) scale: f32,
+    /// `scale · float(sum of all codes)`, rounded once.
+    pub(super) weighted: f32,
+}
+
+/// Rows of activations, quantised by [`quantise_rows`]; they keep their memory between calls.
+#[derive(Clone, Debug, Default)]
+pub struct QuantisedRows {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) blocks: Vec<RowBlock>,
+}
+
+impl QuantisedRows {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The blocks of one row.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> &[RowBlock] {
+        let blocks = self.cols / BLOCK;
+        &self.blocks[row * blocks..][..blocks]
+    }
+}
+
+/// Quantises `x` `[rows, cols]` into `out`.
+///
+/// # Panics
+/// When `cols` is not a multiple of 32 or `x` has another size.
+pub fn quantise_rows(ctx: &Context, rows: usize, cols: usize, x: &[f32], out: &mut QuantisedRows) {
+    assert!(cols.is_multiple_of(BLOCK), "rows of {cols} values, which are not whole blocks of {BLOCK}");
+    assert_eq!(x.len(), rows * cols, "quantise_rows: {rows} rows of {cols}");
+    (out.rows, out.cols) = (rows, cols);
+    out.blocks.resize(x.len() / BLOCK, RowBlock::default());
+    let work = x.chunks(TASK_BLOCKS * BLOCK).zip(out.blocks.chunks_mut(TASK_BLOCKS)).collect();
+    ctx.threads().for_each(work, |(x, blocks): (&[f32], &mut [RowBlock])| quantise(ctx.isa(), x, blocks));
+}
+
+lanes_kernel! {
+    fn quantise<'a>(s; x: &'a [f32], blocks: &'a mut [RowBlock]) {
+        for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+            let (first, last) = (s.load(&x[..LANES]), s.load(&x[LANES..]));
+            let zero = s.splat(0.0);
+            let magnitude = |v| s.max(v, s.sub(zero, v));
+            let largest = s.max_lanes(s.max(magnitude(first), magnitude(last)));
+            // Zero, or NaN when a value is not finite.
+            let fault = s.sum_lanes(s.add(s.mul(first, zero), s.mul(last, zero)));
+            let reciprocal = 127.0 / largest;
+            let reciprocal = if reciprocal.is_finite() { reciprocal } else { 0.0 };
+            let codes = |v| {
+                let shifted = s.to_array(s.add(s.mul(v, s.splat(reciprocal)), s.splat(SHIFT)));
+                shifted.map(|shifted| (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32))
+            };
+            let halves = [codes(first), codes(last)];
+            block.sums = halves.map(|codes| codes.iter().fold(0i32, |sum, code| sum.wrapping_add(*code)));
+            for (words, codes) in block.words.chunks_exact_mut(WORDS / 2).zip(&halves) {
+                for (word, codes) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
+                    *word = i32::from_le_bytes(codes.map(|code| code as u8));
+                }
+            }
+            block.scale = largest / 127.0 + fault;
+            block.weighted = block.scale * block.sums[0].wrapping_add(block.sums[1]) as f32;
+        }
+    }
+}
