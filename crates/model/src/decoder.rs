@@ -4,18 +4,22 @@
 //! once, in pieces or token by token, alone or beside other sequences, and the training forward over the same tokens: all
 //! give the same bits, because every kernel's row is independent of the other rows.
 //!
-//! Layout: a cache holds, per layer, keys (already rotated) and values as `[length, kv_width]`. Weights are kept transposed,
-//! `[in, out]`, so that the product of a single row reads them in the order in which they lie.
+//! Layout: a cache holds keys (already rotated) and values in pages. Weights of f32 are kept transposed, `[in, out]`, so that the
+//! product of a single row reads them in the order in which they lie; quantised ones stay quantised ([`tensor::QuantisedMatrix`]).
 
 mod cache;
+mod weights;
 
 use std::sync::Arc;
 
-use tensor::{Context, DecodeShape, RopeTable, matmul_nn};
+use tensor::{CacheShape, CachedRows, Context, QuantisedRows, RopeTable};
 
-pub use self::cache::Cache;
+use self::cache::PoolFull;
+pub use self::cache::{Cache, CachePool};
+pub use self::weights::Weight;
+use self::weights::{Input, Layer, Weights};
 use crate::config::{Config, ConfigError};
-use crate::stage::{LayerParts, Stage};
+use crate::stage::{Stage, TensorInfo};
 
 /// Most tokens of one sequence that go through the layers together.
 const ROWS_MAX: usize = 128;
@@ -51,6 +55,12 @@ pub enum DecodeError {
     /// The cache was made for a model of another shape.
     #[error("the cache belongs to a model of another shape")]
     WrongCache,
+    /// The sequences share a memory that has no room for more.
+    #[error("the memory for sequences has no room for {more} more tokens")]
+    PoolFull {
+        /// Tokens to feed.
+        more: usize,
+    },
 }
 
 /// Tokens for one of the sequences of [`Decoder::feed_batch`].
@@ -76,21 +86,22 @@ impl Decoder {
     /// # Errors
     /// The config is unsound or the parameters are not as many as the model has.
     pub fn new(config: Config, params: &[f32]) -> Result<Self, ConfigError> {
-        let stage = Stage::whole(config)?;
-        let layout = stage.layout();
-        if params.len() != layout.len() {
-            return Err(ConfigError::WrongParameters { expected: layout.len(), got: params.len() });
+        let expected = Stage::whole(config)?.layout().len();
+        if params.len() != expected {
+            return Err(ConfigError::WrongParameters { expected, got: params.len() });
         }
-        let parts = layout.parts();
-        let whole = "a whole model has both ends";
-        let table = &params[parts.embedding.clone().expect(whole)];
-        let weights = Weights {
-            embedding: table.to_vec(),
-            layers: parts.layers.iter().map(|parts| Layer::new(&config, params, parts)).collect(),
-            norm: params[parts.norm.clone().expect(whole)].to_vec(),
-            head: transposed(&params[parts.head.clone().expect(whole)], config.width),
-            rope: config.rope_table(config.context),
-        };
+        Self::load(config, |tensor| Ok(Weight::Values(params[tensor.range()].to_vec())))
+    }
+
+    /// Takes the tensors of a whole model one after the other, in the order of its layout.
+    ///
+    /// # Errors
+    /// The config is unsound, a tensor has another size than the model's, a vector is quantised, or what `load` says.
+    pub fn load<E: From<ConfigError>>(
+        config: Config,
+        load: impl FnMut(&TensorInfo) -> Result<Weight, E>,
+    ) -> Result<Self, E> {
+        let weights = Weights::load(&config, load)?;
         Ok(Self { config, weights: Arc::new(weights), scratch: Scratch::default() })
     }
 
@@ -129,10 +140,20 @@ impl Decoder {
         for feed in feeds.iter() {
             self.check(feed)?;
         }
+        for feed in feeds.iter_mut() {
+            let more = feed.tokens.len();
+            feed.cache.reserve(more).map_err(|PoolFull| DecodeError::PoolFull { more })?;
+        }
         let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
         let little = (rows as u64).saturating_mul(self.config.parameters()) < THREADS_WORK;
         let single = little.then(|| Context::single().with_isa(ctx.isa()));
         let ctx = single.as_ref().unwrap_or(ctx);
+        ctx.run(|| self.feed_reserved(ctx, feeds));
+        Ok(&self.scratch.logits)
+    }
+
+    /// All that follows once every sequence has its memory.
+    fn feed_reserved(&mut self, ctx: &Context, feeds: &mut [Feed<'_>]) {
         // Long prompts go ahead in pieces, so that the buffers stay small; the last piece of each sequence goes together.
         for feed in feeds.iter_mut() {
             while let Some((piece, rest)) = feed.tokens.split_at_checked(ROWS_MAX).filter(|(_, rest)| !rest.is_empty())
@@ -142,7 +163,7 @@ impl Decoder {
             }
         }
         self.advance(ctx, feeds);
-        Ok(self.logits(ctx, feeds))
+        self.logits(ctx, feeds);
     }
 
     fn check(&self, feed: &Feed<'_>) -> Result<(), DecodeError> {
@@ -175,7 +196,7 @@ impl Decoder {
             scratch.ids.extend_from_slice(feed.tokens);
             scratch.positions.extend((start..start + feed.tokens.len()).map(|position| position as u32));
         }
-        tensor::embedding_gather(ctx, &scratch.ids, &weights.embedding, config.width, &mut scratch.stream);
+        weights.embedding.gather(ctx, &scratch.ids, config.width, &mut scratch.stream);
         for (index, layer) in weights.layers.iter().enumerate() {
             layer.attend(ctx, config, &weights.rope, scratch, feeds, index);
             layer.feed_forward(ctx, config, scratch);
@@ -186,10 +207,10 @@ impl Decoder {
     }
 
     /// The final norm and the head, for the last row of each feed.
-    fn logits(&mut self, ctx: &Context, feeds: &[Feed<'_>]) -> &[f32] {
+    fn logits(&mut self, ctx: &Context, feeds: &[Feed<'_>]) {
         let Self { config, weights, scratch } = self;
         let (width, count) = (config.width, feeds.len());
-        let Scratch { stream, normed, inv_rms, last, logits, .. } = scratch;
+        let Scratch { stream, normed, inv_rms, last, logits, quantised, .. } = scratch;
         last.clear();
         let mut row = 0;
         for feed in feeds {
@@ -199,54 +220,11 @@ impl Decoder {
         let normed = &mut normed[..count * width];
         tensor::rmsnorm_forward(ctx, count, width, last, &weights.norm, config.norm_eps, normed, &mut inv_rms[..count]);
         logits.resize(count * config.vocab, 0.0);
-        matmul_nn(ctx, count, config.vocab, width, normed, &weights.head, logits, false);
-        logits
+        Input { rows: count, values: normed, quantised }.times(ctx, vec![(&weights.head, logits)], false);
     }
-}
-
-#[derive(Debug)]
-struct Weights {
-    embedding: Vec<f32>,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
-    head: Vec<f32>,
-    rope: RopeTable,
-}
-
-/// The weights of one layer, matrices as `[in, out]`.
-#[derive(Debug)]
-struct Layer {
-    input_norm: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    o: Vec<f32>,
-    post_norm: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    down: Vec<f32>,
-    biases: Option<[Vec<f32>; 3]>,
-    head_norms: Option<[Vec<f32>; 2]>,
 }
 
 impl Layer {
-    fn new(config: &Config, params: &[f32], parts: &LayerParts) -> Self {
-        let (width, q_width, ff) = (config.width, config.q_width(), config.ff);
-        Self {
-            input_norm: params[parts.input_norm.clone()].to_vec(),
-            q: transposed(&params[parts.q.clone()], width),
-            k: transposed(&params[parts.k.clone()], width),
-            v: transposed(&params[parts.v.clone()], width),
-            o: transposed(&params[parts.o.clone()], q_width),
-            post_norm: params[parts.post_norm.clone()].to_vec(),
-            gate: transposed(&params[parts.gate.clone()], width),
-            up: transposed(&params[parts.up.clone()], width),
-            down: transposed(&params[parts.down.clone()], ff),
-            biases: parts.biases.clone().map(|biases| biases.map(|range| params[range].to_vec())),
-            head_norms: parts.head_norms.clone().map(|gains| gains.map(|range| params[range].to_vec())),
-        }
-    }
-
     /// Adds attention to the stream, and the new keys and values to the caches without counting them yet.
     fn attend(
         &self,
@@ -258,11 +236,12 @@ impl Layer {
         index: usize,
     ) {
         let (rows, width, q_width, kv_width) = (scratch.ids.len(), c.width, c.q_width(), c.kv_width());
-        let Scratch { positions, stream, normed, inv_rms, q, k, v, attended, unnormed, head_inv_rms, .. } = scratch;
+        let Scratch {
+            positions, stream, normed, inv_rms, q, k, v, attended, unnormed, head_inv_rms, quantised, ..
+        } = scratch;
         tensor::rmsnorm_forward(ctx, rows, width, stream, &self.input_norm, c.norm_eps, normed, inv_rms);
-        matmul_nn(ctx, rows, q_width, width, normed, &self.q, q, false);
-        matmul_nn(ctx, rows, kv_width, width, normed, &self.k, k, false);
-        matmul_nn(ctx, rows, kv_width, width, normed, &self.v, v, false);
+        let products: Vec<(_, &mut [f32])> = vec![(&self.q, q), (&self.k, k), (&self.v, v)];
+        Input { rows, values: normed, quantised }.times(ctx, products, false);
         if let Some([q_bias, k_bias, v_bias]) = &self.biases {
             tensor::bias_forward(ctx, rows, q_width, q_bias, q);
             tensor::bias_forward(ctx, rows, kv_width, k_bias, k);
@@ -279,36 +258,33 @@ impl Layer {
         }
         tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, q, false);
         tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, k, false);
-        let mut row = 0;
-        for feed in feeds {
-            let (start, count) = (feed.cache.len(), feed.tokens.len());
-            let new = row * kv_width..(row + count) * kv_width;
-            let (keys, values) = feed.cache.append(index, &k[new.clone()], &v[new]);
-            for length in start + 1..=start + count {
-                let shape = DecodeShape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, length };
-                let at = row * q_width..(row + 1) * q_width;
-                tensor::attention_decode(ctx, shape, &q[at.clone()], keys, values, &mut attended[at]);
-                row += 1;
-            }
+        let (mut rest_k, mut rest_v) = (k.as_slice(), v.as_slice());
+        for feed in feeds.iter_mut() {
+            let ((keys, values), size) = ((rest_k, rest_v), feed.tokens.len() * kv_width);
+            feed.cache.store(index, &keys[..size], &values[..size]);
+            (rest_k, rest_v) = (&keys[size..], &values[size..]);
         }
-        matmul_nn(ctx, rows, width, q_width, attended, &self.o, stream, true);
+        let (mut rest_q, mut rest_out) = (q.as_slice(), attended.as_mut_slice());
+        let sequences = feeds.iter().map(|feed| {
+            let (q, after_q) = rest_q.split_at(feed.tokens.len() * q_width);
+            let (out, after_out) = std::mem::take(&mut rest_out).split_at_mut(q.len());
+            (rest_q, rest_out) = (after_q, after_out);
+            CachedRows { start: feed.cache.len(), q, pages: feed.cache.layer(index), out }
+        });
+        let shape = CacheShape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
+        tensor::attention_cached(ctx, shape, sequences.collect());
+        Input { rows, values: attended, quantised }.times(ctx, vec![(&self.o, stream)], true);
     }
 
     fn feed_forward(&self, ctx: &Context, c: &Config, scratch: &mut Scratch) {
         let (rows, width) = (scratch.ids.len(), c.width);
-        let Scratch { stream, normed, inv_rms, gate, up, active, .. } = scratch;
+        let Scratch { stream, normed, inv_rms, gate, up, active, quantised, .. } = scratch;
         tensor::rmsnorm_forward(ctx, rows, width, stream, &self.post_norm, c.norm_eps, normed, inv_rms);
-        matmul_nn(ctx, rows, c.ff, width, normed, &self.gate, gate, false);
-        matmul_nn(ctx, rows, c.ff, width, normed, &self.up, up, false);
+        let products: Vec<(_, &mut [f32])> = vec![(&self.gate, gate), (&self.up, up)];
+        Input { rows, values: normed, quantised }.times(ctx, products, false);
         tensor::swiglu_forward(ctx, gate, up, active);
-        matmul_nn(ctx, rows, width, c.ff, active, &self.down, stream, true);
+        Input { rows, values: active, quantised }.times(ctx, vec![(&self.down, stream)], true);
     }
-}
-
-/// `[out, in]` as `[in, out]`.
-fn transposed(matrix: &[f32], inputs: usize) -> Vec<f32> {
-    let outputs = matrix.len() / inputs;
-    (0..inputs).flat_map(|column| (0..outputs).map(move |row| matrix[row * inputs + column])).collect()
 }
 
 /// Buffers for the rows of one call; they keep their memory between calls.
@@ -331,6 +307,7 @@ struct Scratch {
     active: Vec<f32>,
     last: Vec<f32>,
     logits: Vec<f32>,
+    quantised: QuantisedRows,
 }
 
 impl Scratch {

@@ -23,6 +23,7 @@
 mod blocks;
 mod error;
 mod metadata;
+mod quantised;
 mod reader;
 mod tensor_type;
 mod writer;

@@ -20,12 +20,12 @@ pub mod trainer;
 
 pub use compute::{CpuStage, StageCompute};
 pub use config::{Attention, Config, ConfigError, RopeScaling};
-pub use decoder::{Cache, DecodeError, Decoder, Feed};
+pub use decoder::{Cache, CachePool, DecodeError, Decoder, Feed, Weight};
 pub use files::{Checkpoint, FileError};
 pub use generate::{Finish, Request, generate};
 pub use gguf::{Gguf, GgufError};
 pub use init::init;
-pub use pretrained::{Pretrained, PretrainedError};
+pub use pretrained::{Pretrained, PretrainedError, decoder_from_gguf};
 pub use sampler::{Sampler, Sampling, SamplingError};
 pub use stage::{Kind, Layout, Stage, TensorInfo};
 pub use template::{ChatTemplate, Message, TemplateError};

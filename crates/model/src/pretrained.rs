@@ -8,6 +8,7 @@
 
 mod gguf;
 
+pub use self::gguf::decoder_from_gguf;
 use crate::config::{Config, ConfigError};
 use crate::gguf::GgufError;
 use crate::template::{ChatTemplate, TemplateError};

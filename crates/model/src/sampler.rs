@@ -109,6 +109,9 @@ impl Sampler {
     /// When `logits` is empty.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
         assert!(!logits.is_empty(), "no logits to choose from");
+        if self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0 {
+            return largest(logits);
+        }
         self.take(logits);
         self.penalise(history);
         if self.sampling.temperature == 0.0 {
@@ -122,7 +125,8 @@ impl Sampler {
     }
 
     fn take(&mut self, logits: &[f32]) {
-        let finite = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
+        // Adding zero makes zeros equal, as they are where nothing but the largest is looked for.
+        let finite = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x + 0.0 };
         self.candidates.clear();
         let candidates = logits.iter().enumerate();
         self.candidates.extend(candidates.map(|(token, &x)| Candidate { token: token as u32, weight: finite(x) }));
@@ -206,6 +210,22 @@ impl Sampler {
         // Only rounding leads here: the draw was at the very end of the sum.
         self.candidates[self.candidates.len() - 1].token
     }
+}
+
+/// The position of the largest number, of several the first; NaN counts as minus infinity.
+fn largest(logits: &[f32]) -> u32 {
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (group, logits) in logits.chunks(64).enumerate() {
+        // Most groups have nothing larger, which takes less to see than where it would be.
+        if logits.iter().fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max }) > best.0 {
+            for (i, x) in logits.iter().enumerate() {
+                if *x > best.0 {
+                    best = (*x, group * 64 + i);
+                }
+            }
+        }
+    }
+    best.1 as u32
 }
 
 /// Larger weights first, then lower ids.

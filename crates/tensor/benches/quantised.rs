@@ -43,7 +43,7 @@ fn seconds(ctx: &Context, w: &QuantisedMatrix, rows: usize) -> f64 {
         .map(|_| {
             let start = Instant::now();
             for _ in 0..repeat {
-                matmul_quantised(ctx, &quantised, w, &mut out, false);
+                matmul_quantised(ctx, &quantised, vec![(w, &mut out)], false);
             }
             start.elapsed().as_secs_f64() / repeat as f64
         })

@@ -113,10 +113,10 @@ pub(crate) trait Task {
 
 /// Defines a kernel: a function whose first argument is the [`Isa`] and whose body is generic over the named [`Lanes`] value.
 macro_rules! lanes_kernel {
-    ($(#[$meta:meta])* fn $name:ident<$life:lifetime>($s:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>($s:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        fn $name<$life>(isa: $crate::arch::Isa, $($arg: $ty),*) $(-> $out)? {
+        $vis fn $name<$life>(isa: $crate::arch::Isa, $($arg: $ty),*) $(-> $out)? {
             struct Call<$life> { $($arg: $ty,)* _life: std::marker::PhantomData<&$life ()> }
             impl<$life> $crate::arch::Task for Call<$life> {
                 type Output = lanes_kernel!(@out $($out)?);
@@ -216,6 +216,12 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Asks for the cache line of an address, which need not be valid; a hint without effect on results.
     #[inline(always)]
     fn prefetch(self, address: *const f32) {
+        let _ = address;
+    }
+
+    /// As [`Lanes::prefetch`], into the second-level cache.
+    #[inline(always)]
+    fn prefetch_far(self, address: *const f32) {
         let _ = address;
     }
 

@@ -1,4 +1,4 @@
-//! Causal attention with grouped key/value heads, forward, backward and one decoded row.
+//! Causal attention with grouped key/value heads: forward, backward, and over a cache in pages.
 //!
 //! Purpose: softmax(q·kᵀ / √head_dim)·v per head, without ever storing a tokens × tokens matrix.
 //! Source: the blocked recomputation of FlashAttention (Dao et al., arXiv:2205.14135).
@@ -12,7 +12,10 @@
 //!   dq folds over key positions ascending; dk and dv fold over the group's heads ascending, then query positions ascending.
 
 mod blocked;
+mod cached;
 mod reference;
+
+pub use cached::{CacheShape, CachedRows, PAGE, attention_cached};
 
 use crate::Context;
 use crate::arch::Isa;
@@ -68,19 +71,6 @@ impl AttentionShape {
     fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
-}
-
-/// The sizes of one decoded position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Values per head.
-    pub head_dim: usize,
-    /// Positions in the cache, the query's own included.
-    pub length: usize,
 }
 
 /// Computes causal attention. `out` is overwritten; `stats` `[batch, heads, tokens]` keeps log-sum-exp for the backward.
@@ -140,26 +130,5 @@ pub fn attention_backward(
         reference::backward(ctx, shape, saved, dq, dk, dv);
     } else {
         blocked::backward(ctx, shape, saved, dq, dk, dv);
-    }
-}
-
-/// Computes the attention of one query row `[heads · head_dim]` over a cache of `length` rows `[length, kv_heads · head_dim]`.
-///
-/// The result has the bits of that row in [`attention_forward`].
-///
-/// # Panics
-/// When a size does not match or the cache is empty.
-pub fn attention_decode(ctx: &Context, shape: DecodeShape, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
-    let DecodeShape { heads, kv_heads, head_dim, length } = shape;
-    AttentionShape { batch: 1, tokens: length, heads, kv_heads, head_dim }.check();
-    assert!(length > 0, "attention_decode: an empty cache");
-    assert!(q.len() == heads * head_dim && out.len() == q.len(), "attention_decode: sizes of q and out");
-    let cache = length * kv_heads * head_dim;
-    assert!(keys.len() >= cache && values.len() >= cache, "attention_decode: sizes of the cache");
-    let (keys, values) = (&keys[..cache], &values[..cache]);
-    if ctx.isa() == Isa::Scalar {
-        reference::decode(ctx, shape, q, keys, values, out);
-    } else {
-        blocked::decode(ctx, shape, q, keys, values, out);
     }
 }

@@ -40,7 +40,9 @@ mod swiglu;
 
 pub use adamw::{AdamwStep, adamw_update};
 pub use arch::Isa;
-pub use attention::{AttentionShape, DecodeShape, attention_backward, attention_decode, attention_forward};
+pub use attention::{
+    AttentionShape, CacheShape, CachedRows, PAGE, attention_backward, attention_cached, attention_forward,
+};
 pub use bias::{bias_backward, bias_forward};
 pub use context::{Context, Threads};
 pub use elementwise::{add_assign, axpy, dot, is_finite, scale, sum_squares};

@@ -136,7 +136,7 @@ pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
 
 /// The scale and the offset of one of eight parts, 6 bits each: the lower six bits of bytes 0 to 3 and 4 to 7 for the
 /// first four parts; for the others four bits from bytes 8 to 11 and two from the top of the former.
-fn q4_k_scale_and_offset(packed: &[u8], part: usize) -> (u8, u8) {
+pub(super) fn q4_k_scale_and_offset(packed: &[u8], part: usize) -> (u8, u8) {
     if part < 4 {
         (packed[part] & 63, packed[part + 4] & 63)
     } else {
@@ -146,10 +146,10 @@ fn q4_k_scale_and_offset(packed: &[u8], part: usize) -> (u8, u8) {
 }
 
 /// The `f16` at a position of a block.
-fn scale(block: &[u8], at: usize) -> f32 {
+pub(super) fn scale(block: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-fn signed(byte: u8) -> f32 {
+pub(super) fn signed(byte: u8) -> f32 {
     f32::from(i8::from_le_bytes([byte]))
 }

@@ -5,8 +5,9 @@
 
 use super::{Pretrained, PretrainedError};
 use crate::config::{Attention, Config, RopeScaling};
+use crate::decoder::{Decoder, Weight};
 use crate::gguf::{Gguf, GgufError, Metadata};
-use crate::stage::{Layout, Stage, TensorInfo};
+use crate::stage::{Kind, Layout, Stage, TensorInfo};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{AddedText, Parts, Splitting, Tokenizer};
 
@@ -154,19 +155,54 @@ fn agrees(scaling: &RopeScaling, config: &Config, factors: &[f32]) -> bool {
         })
 }
 
+/// The model of a GGUF file, ready to decode: matrices stay quantised as they are, of the types that products read.
+///
+/// # Errors
+/// As [`Pretrained::from_gguf`].
+pub fn decoder_from_gguf(file: &Gguf<'_>) -> Result<Decoder, PretrainedError> {
+    let architecture = file.metadata().string("general.architecture")?;
+    let config = config(file, architecture)?;
+    check(file, &Stage::whole(config)?.layout())?;
+    Decoder::load(config, |tensor| {
+        let name = name_in_file(&tensor.name);
+        let turned = architecture == "llama" && is_turned(tensor);
+        if matches!(tensor.kind, Kind::Matrix | Kind::Embedding | Kind::Head) {
+            let source = |row| if turned { row_in_file(row, config.head_dim) } else { row };
+            if let Some(matrix) = file.quantised_matrix(&name, source)? {
+                return Ok(Weight::Quantised(matrix));
+            }
+        }
+        Ok(Weight::Values(values(file, &config, tensor, architecture == "llama")?))
+    })
+}
+
+/// Whether the rows are queries or keys, which the rotations turn.
+fn is_turned(tensor: &TensorInfo) -> bool {
+    [".q_proj.", ".k_proj."].iter().any(|part| tensor.name.contains(part))
+}
+
 fn params(file: &Gguf<'_>, config: &Config, neighbours: bool) -> Result<Vec<f32>, PretrainedError> {
     let layout = Stage::whole(*config)?.layout();
     check(file, &layout)?;
     let mut params = Vec::with_capacity(layout.len());
     for tensor in layout.tensors() {
-        let values = file.tensor_f32(&name_in_file(&tensor.name))?;
-        let turned = [".q_proj.", ".k_proj."].iter().any(|part| tensor.name.contains(part));
-        match neighbours && turned {
-            true => params.extend(halves(&values, tensor.shape.get(1).copied().unwrap_or(1), config.head_dim)),
-            false => params.extend(values),
-        }
+        params.extend(values(file, config, tensor, neighbours)?);
     }
     Ok(params)
+}
+
+/// All values of a tensor, in this crate's order of rows.
+fn values(
+    file: &Gguf<'_>,
+    config: &Config,
+    tensor: &TensorInfo,
+    neighbours: bool,
+) -> Result<Vec<f32>, PretrainedError> {
+    let values = file.tensor_f32(&name_in_file(&tensor.name))?;
+    Ok(match neighbours && is_turned(tensor) {
+        true => halves(&values, tensor.shape.get(1).copied().unwrap_or(1), config.head_dim).collect(),
+        false => values,
+    })
 }
 
 /// Checks every tensor's shape before any is read.
@@ -184,12 +220,16 @@ fn check(file: &Gguf<'_>, layout: &Layout) -> Result<(), PretrainedError> {
 
 /// Brings rows from the order of neighbouring pairs into that of two halves, head by head.
 fn halves(values: &[f32], columns: usize, head_dim: usize) -> impl Iterator<Item = f32> + '_ {
-    let half = head_dim / 2;
     (0..values.len() / columns).flat_map(move |row| {
-        let (head, place) = (row / head_dim, row % head_dim);
-        let from = head * head_dim + 2 * (place % half) + place / half;
+        let from = row_in_file(row, head_dim);
         values[from * columns..(from + 1) * columns].iter().copied()
     })
+}
+
+/// Where the row of two halves is in a file of neighbouring pairs.
+fn row_in_file(row: usize, head_dim: usize) -> usize {
+    let (head, place, half) = (row / head_dim, row % head_dim, head_dim / 2);
+    head * head_dim + 2 * (place % half) + place / half
 }
 
 /// What a GGUF file calls a tensor of Hugging Face's name.

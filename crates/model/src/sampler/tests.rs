@@ -29,6 +29,27 @@ fn zero_temperature_takes_the_likeliest_and_of_ties_the_lowest() {
 }
 
 #[test]
+fn the_likeliest_is_the_same_with_and_without_a_list_of_candidates() {
+    // The penalty of a token that is nowhere changes nothing but the way.
+    let listed = Sampling { repetition_penalty: 2.0, ..Sampling::greedy() };
+    let mut stream = tensor::random::Stream::new([5; 32], "logits");
+    for size in [1, 63, 64, 65, 300] {
+        for _ in 0..50 {
+            let draw = |stream: &mut tensor::random::Stream| match stream.below(8) {
+                0 => f32::NAN,
+                1 => f32::NEG_INFINITY,
+                2 => -0.0,
+                3 => 0.0,
+                _ => stream.below(4) as f32 - 3.0,
+            };
+            let logits: Vec<f32> = (0..size).map(|_| draw(&mut stream)).collect();
+            let quick = sampler(Sampling::greedy()).sample(&logits, &[]);
+            assert_eq!(quick, sampler(listed).sample(&logits, &[]), "{logits:?}");
+        }
+    }
+}
+
+#[test]
 fn draws_follow_the_probabilities_and_the_seed_decides_them() {
     let logits = logits(&[0.5, 0.3, 0.15, 0.05]);
     let got = counts(Sampling::default(), &logits, 20_000);

@@ -93,7 +93,8 @@ fn a_truncated_cache_goes_on_from_there() {
     decoder.feed(&ctx, &mut cache, &[3, 3]).unwrap();
     cache.truncate(6);
     assert!(bits(decoder.feed(&ctx, &mut cache, &tokens[6..]).unwrap()) == expected[9]);
-    assert_eq!(cache.bytes(), 2 * 3 * 10 * 2 * 6 * 4);
+    // A page of 16 positions: keys and values of 3 layers with 2 heads of 6 values.
+    assert_eq!(cache.bytes(), 16 * 2 * 3 * 2 * 6 * 4);
 }
 
 #[test]

@@ -5,47 +5,47 @@
 //! virtual lanes of the contract are 16 vectors. Masked scores of the block on the diagonal are -infinity, their weights +0. Key
 //! positions after the block are never touched.
 
-use super::{AttentionShape, DecodeShape, Saved};
+use super::{AttentionShape, Saved};
 use crate::Context;
 use crate::arch::{Block, Isa, LANES, Lanes, MatMut, Strips, lanes_kernel, packed_len};
 use crate::math::{exp_lanes, ln_f64};
-use crate::reduce::{dot_lanes, max_lanes, sum_lanes};
+use crate::reduce::dot_lanes;
 use crate::scratch::Scratch;
 
 /// Rows of one head inside an array of rows of several heads.
 #[derive(Clone, Copy, Debug)]
-struct Head<'a> {
-    data: &'a [f32],
-    stride: usize,
-    rows: usize,
-    dim: usize,
+pub(super) struct Head<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    pub(super) dim: usize,
 }
 
 impl<'a> Head<'a> {
-    fn new(data: &'a [f32], stride: usize, rows: usize, first_row: usize, head: usize, dim: usize) -> Self {
+    pub(super) fn new(data: &'a [f32], stride: usize, rows: usize, first_row: usize, head: usize, dim: usize) -> Self {
         Head { data: &data[first_row * stride + head * dim..], stride, rows, dim }
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [f32] {
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
         &self.data[row * self.stride..][..self.dim]
     }
 
     /// Rows `from..from + rows`.
-    fn rows(&self, from: usize, rows: usize) -> Self {
+    pub(super) fn rows(&self, from: usize, rows: usize) -> Self {
         Head { data: &self.data[from * self.stride..], rows, ..*self }
     }
 }
 
 /// The block of queries a softmax works on.
 #[derive(Clone, Copy, Debug)]
-struct Queries {
+pub(super) struct Queries {
     /// Position of the first query.
-    first: usize,
+    pub(super) first: usize,
     /// Keys that some query of the block sees.
-    keys: usize,
+    pub(super) keys: usize,
     /// Factor of every score.
-    scale: f32,
+    pub(super) scale: f32,
 }
 
 pub(super) fn forward(
@@ -104,10 +104,10 @@ fn forward_head(isa: Isa, scale: f32, q: Head<'_>, k: Head<'_>, v: Head<'_>, mut
 }
 
 /// The widest panel of any instruction set.
-const MAX_PANEL: usize = 64;
+pub(super) const MAX_PANEL: usize = 64;
 
 /// `out` `[rows, panel]` = A · `b`.
-fn product(isa: Isa, k: usize, a: Strips<'_>, b: &[f32], out: &mut [f32], rows: usize, panel: usize) {
+pub(super) fn product(isa: Isa, k: usize, a: Strips<'_>, b: &[f32], out: &mut [f32], rows: usize, panel: usize) {
     let c = &mut MatMut::new(out, rows, panel, panel);
     isa.run(Block { k, a, b, c, accumulate: false });
 }
@@ -251,54 +251,6 @@ fn fill(c: &mut MatMut<'_>, x: f32) {
     }
 }
 
-pub(super) fn decode(ctx: &Context, shape: DecodeShape, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
-    let DecodeShape { heads, kv_heads, head_dim, length } = shape;
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let row = kv_heads * head_dim;
-    let work = q.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate().collect();
-    ctx.threads().for_each(work, |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
-        let kv_head = head / (heads / kv_heads);
-        let k = Head::new(keys, row, length, 0, kv_head, head_dim);
-        let v = Head::new(values, row, length, 0, kv_head, head_dim);
-        let mut weights = Scratch::new(length);
-        decode_head(ctx.isa(), scale, q, k, v, &mut weights, out);
-    });
-}
-
-lanes_kernel! {
-    /// One query over all rows of `k` and `v`.
-    fn decode_head<'a>(
-        s; scale: f32, q: &'a [f32], k: Head<'a>, v: Head<'a>, weights: &'a mut [f32], out: &'a mut [f32]
-    ) {
-        // Four independent folds at a time hide the latency of the fused multiply-add.
-        for (group, weights) in weights.chunks_mut(4).enumerate() {
-            let rows: [&[f32]; 4] = std::array::from_fn(|i| k.row((4 * group + i).min(k.rows - 1)));
-            let mut sums = [0.0f32; 4];
-            for (d, q) in q.iter().enumerate() {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = q.mul_add(row[d], *sum);
-                }
-            }
-            for (weight, sum) in weights.iter_mut().zip(sums) {
-                *weight = sum * scale;
-            }
-        }
-        let max = s.splat(max_lanes(s, weights));
-        for weights in weights.chunks_mut(LANES) {
-            s.store_some(exp_lanes(s, s.sub(s.load_or(weights, 0.0), max)), weights);
-        }
-        let inv = s.splat(1.0 / sum_lanes(s, weights));
-        for (at, out) in out.chunks_mut(LANES).enumerate() {
-            let mut sum = s.splat(0.0);
-            for (j, weight) in weights.iter().enumerate() {
-                let v = &v.row(j)[at * LANES..][..out.len()];
-                sum = s.mul_add(s.splat(*weight), s.load_or(v, 0.0), sum);
-            }
-            s.store_some(s.add(s.mul(sum, inv), s.splat(0.0)), out);
-        }
-    }
-}
-
 lanes_kernel! {
     /// Packs the rows of a head as the first operand: groups of `TILE_ROWS` rows, `[dim][TILE_ROWS]`.
     fn pack_groups<'a>(s; head: Head<'a>, packed: &'a mut [f32]) {
@@ -330,7 +282,7 @@ fn tile_rows<S: Lanes>(_: S) -> usize {
 
 lanes_kernel! {
     /// Packs the rows of a head transposed, as one panel `[dim][panel]`; missing rows are zero.
-    fn pack_transposed<'a>(s; head: Head<'a>, panel: usize, packed: &'a mut [f32]) {
+    pub(super) fn pack_transposed<'a>(s; head: Head<'a>, panel: usize, packed: &'a mut [f32]) {
         for first in (0..panel).step_by(LANES) {
             for d in (0..head.dim).step_by(LANES) {
                 let dims = LANES.min(head.dim - d);
@@ -360,7 +312,7 @@ fn pack_rows(head: Head<'_>, panel: usize, packed: &mut [f32]) {
 
 lanes_kernel! {
     /// Turns scores `[key][query]` into weights e^(score·scale − max), with each query's largest score and sum of weights.
-    fn softmax<'a>(
+    pub(super) fn softmax<'a>(
         s; block: Queries, panel: usize, scores: &'a mut [f32], maxima: &'a mut [f32], sums: &'a mut [f32]
     ) {
         let scale = s.splat(block.scale);
@@ -446,7 +398,7 @@ lanes_kernel! {
 
 lanes_kernel! {
     /// Stores `[dim][panel]` into rows `first..first + queries` of `out`, each multiplied by its factor, plus +0.
-    fn store_transposed<'a>(
+    pub(super) fn store_transposed<'a>(
         s; result: &'a [f32], factors: &'a [f32], first: usize, queries: usize, out: MatMut<'a>
     ) {
         let panel = factors.len();

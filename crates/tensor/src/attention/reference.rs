@@ -1,6 +1,6 @@
 //! The reference: one query row at a time, every fold written as the contract states it.
 
-use super::{AttentionShape, DecodeShape, Saved};
+use super::{AttentionShape, CacheShape, Saved};
 use crate::Context;
 use crate::math::{exp, ln_f64};
 use crate::reduce;
@@ -50,15 +50,17 @@ pub(super) fn forward(
     });
 }
 
-pub(super) fn decode(_ctx: &Context, shape: DecodeShape, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
-    let DecodeShape { heads, kv_heads, head_dim, length } = shape;
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let stride = kv_heads * head_dim;
-    for (head, (q, out)) in q.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate() {
-        let offset = head / (heads / kv_heads) * head_dim;
-        let k = Head { data: keys, stride, offset, dim: head_dim };
-        let v = Head { data: values, stride, offset, dim: head_dim };
-        attend(q, k, v, length, scale, out);
+/// Query rows from position `start` on, over keys and values `[length, kv_heads · head_dim]`.
+pub(super) fn cached(shape: CacheShape, start: usize, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
+    let CacheShape { heads, kv_heads, head_dim } = shape;
+    let (stride, row) = (kv_heads * head_dim, heads * head_dim);
+    for (i, (q, out)) in q.chunks_exact(row).zip(out.chunks_exact_mut(row)).enumerate() {
+        for (head, (q, out)) in q.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate() {
+            let offset = head / (heads / kv_heads) * head_dim;
+            let k = Head { data: keys, stride, offset, dim: head_dim };
+            let v = Head { data: values, stride, offset, dim: head_dim };
+            attend(q, k, v, start + i + 1, shape.scale(), out);
+        }
     }
 }
 

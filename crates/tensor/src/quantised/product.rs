@@ -9,49 +9,70 @@ use crate::arch::{Isa, LANES, Lanes, MatMut, Task};
 /// Fewest groups of 16 outputs that a task gets: less is not worth handing to another thread.
 const TASK_GROUPS: usize = 4;
 
+/// How many lines ahead of the products the weights are asked for: enough requests are then on their way that the memory's
+/// latency does not limit a single row.
+const PREFETCH_LINES: usize = 64;
+
 /// Tasks for each thread, so that one that was held up is helped out by the others.
 const TASKS_PER_THREAD: usize = 2;
 
-/// Computes `out` `[x.rows, w.rows]` (+)= x · wᵀ, by the contract of the module.
+/// Computes `out` `[x.rows, w.rows]` (+)= x · wᵀ for each of some weights, by the contract of the module.
+///
+/// Several weights at once are handed to the threads together, which saves waiting for each of them.
 ///
 /// # Panics
 /// When a size does not match.
-pub fn matmul_quantised(ctx: &Context, x: &QuantisedRows, w: &QuantisedMatrix, out: &mut [f32], accumulate: bool) {
-    assert_eq!(x.cols, w.cols(), "matmul_quantised: columns of activations and of weights");
-    assert_eq!(out.len(), x.rows * w.rows(), "matmul_quantised: {} × {} outputs", x.rows, w.rows());
-    if out.is_empty() {
-        return;
-    }
-    if ctx.isa() == Isa::Scalar {
-        return reference(ctx, x, w, out, accumulate);
-    }
-    let groups = w.rows().div_ceil(LANES);
-    let task = groups.div_ceil(ctx.threads().count() * TASKS_PER_THREAD).max(TASK_GROUPS);
-    let task = if ctx.threads().count() == 1 { groups } else { task };
-    let tiles = MatMut::new(out, x.rows, w.rows(), w.rows()).tiles(x.rows, task * LANES);
-    ctx.threads().for_each(tiles.into_iter().enumerate().collect(), |(i, out): (usize, MatMut<'_>)| {
-        let (first, isa) = (i * task, ctx.isa());
-        let (eights, fours) = (w.lines.as_chunks().0, w.lines.as_chunks().0);
-        match (w.format(), &w.scales, &w.minima) {
-            (QuantisedFormat::Q8_0, Numbers::Half(scales), _) => {
-                isa.run(Groups { format: Bytes { lines: eights, scales }, x, first, out, accumulate });
-            }
-            (QuantisedFormat::Q6K, Numbers::Single(scales), _) => {
-                let scales = scales.as_chunks().0;
-                isa.run(Groups { format: BytesInHalves { lines: eights, scales }, x, first, out, accumulate });
-            }
-            (QuantisedFormat::Q4_0, Numbers::Half(scales), _) => {
-                isa.run(Groups { format: Nibbles { lines: fours, scales }, x, first, out, accumulate });
-            }
-            (QuantisedFormat::Q4_1, Numbers::Half(scales), Numbers::Half(minima)) => {
-                isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
-            }
-            (QuantisedFormat::Q4K, Numbers::Single(scales), Numbers::Single(minima)) => {
-                isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
-            }
-            (format, ..) => unreachable!("{format:?} with numbers of another kind"),
+pub fn matmul_quantised(
+    ctx: &Context,
+    x: &QuantisedRows,
+    products: Vec<(&QuantisedMatrix, &mut [f32])>,
+    accumulate: bool,
+) {
+    let rows = x.rows;
+    let mut tasks = Vec::new();
+    for (w, out) in products {
+        assert_eq!(x.cols, w.cols(), "matmul_quantised: columns of activations and of weights");
+        assert_eq!(out.len(), rows * w.rows(), "matmul_quantised: {rows} × {} outputs", w.rows());
+        if out.is_empty() {
+            continue;
         }
+        if ctx.isa() == Isa::Scalar {
+            reference(ctx, x, w, out, accumulate);
+            continue;
+        }
+        let groups = w.rows().div_ceil(LANES);
+        let threads = ctx.threads().count();
+        let share = if threads == 1 { groups } else { groups.div_ceil(threads * TASKS_PER_THREAD).max(TASK_GROUPS) };
+        let tiles = MatMut::new(out, rows, w.rows(), w.rows()).tiles(rows, share * LANES);
+        tasks.extend(tiles.into_iter().enumerate().map(|(i, out)| (w, i * share, out)));
+    }
+    ctx.threads().for_each(tasks, |(w, first, out): (&QuantisedMatrix, usize, MatMut<'_>)| {
+        task(ctx.isa(), x, w, first, out, accumulate);
     });
+}
+
+/// The outputs `out` of the groups of `w` from `first` on.
+fn task(isa: Isa, x: &QuantisedRows, w: &QuantisedMatrix, first: usize, out: MatMut<'_>, accumulate: bool) {
+    let (eights, fours) = (w.lines.as_chunks().0, w.lines.as_chunks().0);
+    match (w.format(), &w.scales, &w.minima) {
+        (QuantisedFormat::Q8_0, Numbers::Half(scales), _) => {
+            isa.run(Groups { format: Bytes { lines: eights, scales }, x, first, out, accumulate });
+        }
+        (QuantisedFormat::Q6K, Numbers::Single(scales), _) => {
+            let scales = scales.as_chunks().0;
+            isa.run(Groups { format: BytesInHalves { lines: eights, scales }, x, first, out, accumulate });
+        }
+        (QuantisedFormat::Q4_0, Numbers::Half(scales), _) => {
+            isa.run(Groups { format: Nibbles { lines: fours, scales }, x, first, out, accumulate });
+        }
+        (QuantisedFormat::Q4_1, Numbers::Half(scales), Numbers::Half(minima)) => {
+            isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+        }
+        (QuantisedFormat::Q4K, Numbers::Single(scales), Numbers::Single(minima)) => {
+            isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+        }
+        (format, ..) => unreachable!("{format:?} with numbers of another kind"),
+    }
 }
 
 /// The contract, as it is written.
@@ -230,12 +251,13 @@ impl Format for BytesInHalves<'_> {
         let codes = load_lines(s, &self.lines[at]);
         let scales = &self.scales[at];
         for (sum, x) in sums.iter_mut().zip(x) {
-            for half in 0..2 {
-                let mut dot = s.start_offset(x.sums[half]);
-                for i in WORDS / 2 * half..WORDS / 2 * (half + 1) {
-                    dot = s.dot_offset(codes[i], s.splat_i(x.words[i]), dot);
+            let halves = codes.chunks_exact(WORDS / 2).zip(x.words.chunks_exact(WORDS / 2));
+            for ((codes, words), (scale, total)) in halves.zip(scales.iter().zip(x.sums)) {
+                let mut dot = s.start_offset(total);
+                for (codes, word) in codes.iter().zip(words) {
+                    dot = s.dot_offset(*codes, s.splat_i(*word), dot);
                 }
-                *sum = s.mul_add(s.float_i(dot), s.mul(scales[half].load(s), s.splat(x.scale)), *sum);
+                *sum = s.mul_add(s.float_i(dot), s.mul(scale.load(s), s.splat(x.scale)), *sum);
             }
         }
     }
@@ -289,6 +311,9 @@ impl<N: Sixteen> Format for NibblesMinimum<'_, N> {
 
 #[inline(always)]
 fn load_lines<S: Lanes, const LINES: usize>(s: S, lines: &[Line; LINES]) -> [S::B; LINES] {
+    for line in 0..LINES {
+        s.prefetch_far(lines.as_ptr().wrapping_add(PREFETCH_LINES + line).cast());
+    }
     let mut bytes = [s.load_bytes(&lines[0].0); LINES];
     for (bytes, line) in bytes.iter_mut().zip(lines) {
         *bytes = s.load_bytes(&line.0);

@@ -46,7 +46,7 @@ fn product(ctx: &Context, x: &[f32], rows: usize, w: &QuantisedMatrix, start: Op
     let mut quantised = QuantisedRows::default();
     quantise_rows(ctx, rows, w.cols(), x, &mut quantised);
     let mut out = start.map_or(vec![7.0; rows * w.rows()], <[f32]>::to_vec);
-    matmul_quantised(ctx, &quantised, w, &mut out, start.is_some());
+    matmul_quantised(ctx, &quantised, vec![(w, &mut out)], start.is_some());
     out.iter().map(|x| x.to_bits()).collect()
 }
 

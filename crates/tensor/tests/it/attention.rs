@@ -1,6 +1,8 @@
 //! Attention: the fast path, threads, decoding and gradients.
 
-use tensor::{AttentionShape, Context, DecodeShape, attention_backward, attention_decode, attention_forward};
+use tensor::{
+    AttentionShape, CacheShape, CachedRows, Context, PAGE, attention_backward, attention_cached, attention_forward,
+};
 
 use crate::support::{assert_bits, check_gradient, fast_contexts, normal, scalar_threads, values};
 
@@ -75,22 +77,57 @@ fn every_path_equals_the_reference() {
 }
 
 #[test]
-fn a_decoded_row_has_the_bits_of_the_forward() {
+fn rows_over_a_cache_have_the_bits_of_the_forward_however_they_are_fed() {
     for mut shape in shapes() {
         shape.batch = 1;
+        let AttentionShape { heads, kv_heads, head_dim, tokens, .. } = shape;
+        let cache = CacheShape { heads, kv_heads, head_dim };
         let x = Inputs::new(shape, values);
         let expected = run(&Context::scalar(), shape, &x).out;
-        let (row, kv_row) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let (row, kv_row) = (heads * head_dim, kv_heads * head_dim);
         for ctx in fast_contexts().into_iter().chain([Context::scalar()]) {
-            for t in 0..shape.tokens {
-                let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-                let decode = DecodeShape { heads, kv_heads, head_dim, length: t + 1 };
-                let mut out = vec![7.0; row];
-                let (k, v) = (&x.k[..(t + 1) * kv_row], &x.v[..(t + 1) * kv_row]);
-                attention_decode(&ctx, decode, &x.q[t * row..(t + 1) * row], k, v, &mut out);
-                assert_bits(&out, &expected[t * row..(t + 1) * row], &format!("row {t} of {shape:?}"));
+            for piece in [1, 3, 7, 40, tokens] {
+                // What lies behind the sequence in its last page must not matter.
+                let mut pages = vec![vec![f32::NAN; cache.page_len()]; tokens.div_ceil(PAGE)];
+                let mut out = vec![7.0; tokens * row];
+                for start in (0..tokens).step_by(piece) {
+                    let end = tokens.min(start + piece);
+                    for at in start..end {
+                        let kv = at * kv_row..(at + 1) * kv_row;
+                        cache.store(&mut pages[at / PAGE], at % PAGE, &x.k[kv.clone()], &x.v[kv]);
+                    }
+                    let rows = start * row..end * row;
+                    let pages = pages.iter().map(Vec::as_slice).collect();
+                    let rows = CachedRows { start, q: &x.q[rows.clone()], pages, out: &mut out[rows] };
+                    attention_cached(&ctx, cache, vec![rows]);
+                }
+                assert_bits(&out, &expected, &format!("pieces of {piece} of {shape:?} on {ctx:?}"));
             }
         }
+    }
+}
+
+#[test]
+fn several_sequences_at_once_do_not_disturb_each_other() {
+    let cache = CacheShape { heads: 4, kv_heads: 2, head_dim: 8 };
+    let page = |seed| normal(seed, cache.page_len());
+    let pages: Vec<Vec<f32>> = (0..4).map(page).collect();
+    let queries = [normal(10, 32), normal(11, 9 * 32), normal(12, 32)];
+    // The second and the third share their first page.
+    let parts = [(5, vec![0]), (14, vec![1, 2]), (20, vec![1, 3])];
+    let ctx = Context::new(2);
+    let attend = |wanted: &[usize]| {
+        let mut outs: Vec<Vec<f32>> = wanted.iter().map(|i| vec![0.0; queries[*i].len()]).collect();
+        let sequences = wanted.iter().zip(&mut outs).map(|(i, out)| {
+            let pages = parts[*i].1.iter().map(|page| pages[*page].as_slice()).collect();
+            CachedRows { start: parts[*i].0, q: &queries[*i], pages, out }
+        });
+        attention_cached(&ctx, cache, sequences.collect());
+        outs
+    };
+    let together = attend(&[0, 1, 2]);
+    for (i, together) in together.iter().enumerate() {
+        assert_bits(together, &attend(&[i])[0], &format!("sequence {i}"));
     }
 }
 
