@@ -1,6 +1,7 @@
 //! Tokens per second of a pretrained model beside llama.cpp on the same cores: decoding, a prompt, and many streams at once.
 //!
-//! `cargo bench -p model --bench decode_pretrained -- MODEL.gguf... [turns=N] [alone] [threads=N]`. Needs `benches/peers/setup.sh` and the
+//! `cargo bench -p model --bench decode_pretrained -- MODEL.gguf... [turns=N] [alone] [threads=N]
+//! [task=decode|prefill|streams]`. Needs `benches/peers/setup.sh` and the
 //! PyPI package `xllamacpp` in its environment for the comparison. Both programs stay loaded; for each figure they take turns, and the
 //! ratio is the median over the turns, so that other load on the machine meets both alike.
 
@@ -30,13 +31,15 @@ fn main() {
     let number = |name: &str| arguments.iter().find_map(|arg| arg.strip_prefix(name)?.parse::<usize>().ok());
     let (turns, only) = (number("turns=").unwrap_or(TURNS), number("threads="));
     let alone = arguments.iter().any(|arg| arg == "alone");
+    let only_task = arguments.iter().find_map(|arg| arg.strip_prefix("task="));
     for path in arguments.iter().filter(|arg| arg.ends_with(".gguf")) {
         for threads in only.map_or(vec![1, 2], |threads| vec![threads]) {
             let mut ours = Ours::new(path, threads);
             println!("{path}, {threads} thread(s) on {}", ours.ctx.isa().name());
             let mut peer = if alone { None } else { Peer::start(path, threads) };
             let mut streams_over_one = 0.0;
-            for task in [Task::Decode, Task::Prefill, Task::Streams] {
+            let wanted = |task: &Task| only_task.is_none_or(|name| name == task.name());
+            for task in [Task::Decode, Task::Prefill, Task::Streams].into_iter().filter(wanted) {
                 ours.run(task);
                 let pairs: Vec<(f64, Option<f64>)> =
                     (0..turns).map(|_| (ours.run(task), peer.as_mut().map(|peer| peer.run(task)))).collect();
@@ -90,13 +93,16 @@ fn tokens(count: usize, seed: usize) -> Vec<u32> {
 struct Ours {
     ctx: Context,
     decoder: Decoder,
+    /// Memory for all sequences, kept between runs, as a server keeps it.
+    pool: CachePool,
 }
 
 impl Ours {
     fn new(path: &str, threads: usize) -> Ours {
         let file = model::gguf::load(Path::new(path)).expect("a GGUF file");
         let decoder = decoder_from_gguf(&file).expect("a model of a supported kind");
-        Ours { ctx: Context::new(threads), decoder }
+        let pool = CachePool::new(decoder.config(), STREAMS * (STREAM_TOKENS + 32) + PROMPT);
+        Ours { ctx: Context::new(threads), decoder, pool }
     }
 
     /// Tokens per second, sampling included.
@@ -105,7 +111,7 @@ impl Ours {
             Task::Decode => self.streams(1, DECODED),
             Task::Streams => self.streams(STREAMS, STREAM_TOKENS),
             Task::Prefill => {
-                let mut cache = self.decoder.cache();
+                let mut cache = self.pool.cache();
                 let start = Instant::now();
                 self.decoder.feed(&self.ctx, &mut cache, &tokens(PROMPT, 0)).expect("the prompt fits");
                 PROMPT as f64 / start.elapsed().as_secs_f64()
@@ -115,8 +121,7 @@ impl Ours {
 
     /// Sequences of a prompt of four and `count` tokens each; a single one is timed after its prompt, as the peer times it.
     fn streams(&mut self, streams: usize, count: usize) -> f64 {
-        let pool = CachePool::new(self.decoder.config(), streams * (count + 32));
-        let mut caches: Vec<Cache> = (0..streams).map(|_| pool.cache()).collect();
+        let mut caches: Vec<Cache> = (0..streams).map(|_| self.pool.cache()).collect();
         let mut samplers: Vec<Sampler> =
             (0..streams).map(|_| Sampler::new(Sampling::greedy()).expect("sound settings")).collect();
         let mut next: Vec<Vec<u32>> = (0..streams).map(|seed| tokens(4, seed)).collect();

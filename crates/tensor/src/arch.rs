@@ -207,6 +207,20 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Loads [`LANES`] finite IEEE 754 binary16 numbers, as their bits.
     fn load_halves(self, x: &[u16; LANES]) -> Self::F;
 
+    /// The low bytes of 32 integers, in order, as 8 words.
+    #[inline(always)]
+    fn low_bytes(self, first: Self::I, last: Self::I) -> [i32; 8] {
+        let lanes = [self.to_array(self.floats(first)), self.to_array(self.floats(last))];
+        let byte = |i: usize| lanes[i / LANES][i % LANES].to_bits() as u8;
+        std::array::from_fn(|word| i32::from_le_bytes(std::array::from_fn(|i| byte(4 * word + i))))
+    }
+
+    /// The sum of the lanes, wrapping.
+    #[inline(always)]
+    fn sum_i(self, a: Self::I) -> i32 {
+        self.to_array(self.floats(a)).iter().fold(0, |sum, lane| sum.wrapping_add(lane.to_bits() as i32))
+    }
+
     /// Computes one tile of a product.
     ///
     /// # Safety

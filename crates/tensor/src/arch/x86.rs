@@ -189,6 +189,18 @@ impl Lanes for Avx2 {
         })
     }
     #[inline(always)]
+    fn max_lanes(self, v: Self::F) -> f32 {
+        intrinsic!(max_256(_mm256_max_ps(v.0, v.1)))
+    }
+    #[inline(always)]
+    fn low_bytes(self, first: Self::I, last: Self::I) -> [i32; 8] {
+        intrinsic!(low_bytes_256([first.0, first.1, last.0, last.1]))
+    }
+    #[inline(always)]
+    fn sum_i(self, a: Self::I) -> i32 {
+        intrinsic!(sum_i_256(_mm256_add_epi32(a.0, a.1)))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
@@ -333,6 +345,24 @@ impl Lanes for Avx512 {
         intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())))
     }
     #[inline(always)]
+    fn max_lanes(self, v: Self::F) -> f32 {
+        intrinsic!(max_256(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))))
+    }
+    #[inline(always)]
+    fn low_bytes(self, first: Self::I, last: Self::I) -> [i32; 8] {
+        // SAFETY: as for every intrinsic here; 16 bytes each go to an array of 32.
+        unsafe {
+            let mut words = [0; 8];
+            _mm_storeu_si128(words.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(first));
+            _mm_storeu_si128(words.as_mut_ptr().add(4).cast(), _mm512_cvtepi32_epi8(last));
+            words
+        }
+    }
+    #[inline(always)]
+    fn sum_i(self, a: Self::I) -> i32 {
+        intrinsic!(sum_i_256(_mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a))))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 2, 32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]) }
@@ -354,6 +384,41 @@ fn sum_256(v: __m256) -> f32 {
     let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
     _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}
+
+/// The largest lane by the tree of [`sum_256`]; of each pair the second where it is not smaller.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn max_256(v: __m256) -> f32 {
+    let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+}
+
+/// The sum of 8 integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_i_256(a: __m256i) -> i32 {
+    let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+    let a = _mm_add_epi32(a, _mm_shuffle_epi32::<0b00_00_11_10>(a));
+    _mm_cvtsi128_si32(_mm_add_epi32(a, _mm_shuffle_epi32::<0b00_00_00_01>(a)))
+}
+
+/// The low bytes of 32 integers, as words.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_bytes_256(lanes: [__m256i; 4]) -> [i32; 8] {
+    let low = _mm256_set1_epi32(255);
+    let lanes = lanes.map(|lanes| _mm256_and_si256(lanes, low));
+    // Both packings work on halves of 128 bits, which the permutation puts in order.
+    let first = _mm256_packus_epi32(lanes[0], lanes[1]);
+    let last = _mm256_packus_epi32(lanes[2], lanes[3]);
+    let bytes = _mm256_packus_epi16(first, last);
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let mut words = [0; 8];
+    // SAFETY: the array has 32 bytes.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), _mm256_permutevar8x32_epi32(bytes, order)) };
+    words
 }
 
 /// Transposes 8 × 8.

@@ -228,11 +228,17 @@ impl Format for Bytes<'_> {
     fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
         let codes = load_lines(s, &self.lines[at]);
         let scale = self.scales[at].load(s);
-        for (sum, x) in sums.iter_mut().zip(x) {
-            let mut dot = s.start_offset(x.sums[0] + x.sums[1]);
-            for (codes, word) in codes.iter().zip(x.words) {
-                dot = s.dot_offset(*codes, s.splat_i(word), dot);
+        let mut dots = [s.splat_i(0); ROWS];
+        for (dot, x) in dots.iter_mut().zip(x) {
+            *dot = s.start_offset(x.sums[0] + x.sums[1]);
+        }
+        // Word by word, so that the rows' folds overlap.
+        for (word, codes) in codes.into_iter().enumerate() {
+            for (dot, x) in dots.iter_mut().zip(x) {
+                *dot = s.dot_offset(codes, s.splat_i(x.words[word]), *dot);
             }
+        }
+        for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
             *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
         }
     }
@@ -274,9 +280,9 @@ impl Format for Nibbles<'_> {
     #[inline(always)]
     fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
         let (codes, scale) = (unpack(s, &self.lines[at]), self.scales[at].load(s));
-        for (sum, x) in sums.iter_mut().zip(x) {
-            let dot = dot_nibbles(s, &codes, x, -8 * (x.sums[0] + x.sums[1]));
-            *sum = s.mul_add(dot, s.mul(scale, s.splat(x.scale)), *sum);
+        let dots = dot_nibbles(s, &codes, x, -8);
+        for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
+            *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
         }
     }
 }
@@ -301,9 +307,9 @@ impl<N: Sixteen> Format for NibblesMinimum<'_, N> {
     fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
         let codes = unpack(s, &self.lines[at]);
         let (scale, minimum) = (self.scales[at].load(s), self.minima[at].load(s));
-        for (sum, x) in sums.iter_mut().zip(x) {
-            let dot = dot_nibbles(s, &codes, x, 0);
-            *sum = s.mul_add(dot, s.mul(scale, s.splat(x.scale)), *sum);
+        let dots = dot_nibbles(s, &codes, x, 0);
+        for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
+            *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
             *sum = s.mul_add(minimum, s.splat(x.weighted), *sum);
         }
     }
@@ -333,12 +339,25 @@ fn unpack<S: Lanes>(s: S, lines: &[Line; WORDS / 2]) -> [S::B; WORDS] {
     codes
 }
 
-/// The integer part of a block of 4-bit codes.
+/// The integer part of a block of 4-bit codes, each plus `offset`.
 #[inline(always)]
-fn dot_nibbles<S: Lanes>(s: S, codes: &[S::B; WORDS], x: &RowBlock, start: i32) -> S::F {
-    let mut dot = s.splat_i(start);
-    for (codes, word) in codes.iter().zip(x.words) {
-        dot = s.dot_nibbles(*codes, s.splat_i(word), dot);
+fn dot_nibbles<S: Lanes, const ROWS: usize>(
+    s: S,
+    codes: &[S::B; WORDS],
+    x: [&RowBlock; ROWS],
+    offset: i32,
+) -> [S::I; ROWS] {
+    let mut dots = [s.splat_i(0); ROWS];
+    if offset != 0 {
+        for (dot, x) in dots.iter_mut().zip(x) {
+            *dot = s.splat_i(offset * (x.sums[0] + x.sums[1]));
+        }
     }
-    s.float_i(dot)
+    // Word by word, so that the rows' folds overlap.
+    for (word, codes) in codes.iter().enumerate() {
+        for (dot, x) in dots.iter_mut().zip(x) {
+            *dot = s.dot_nibbles(*codes, s.splat_i(x.words[word]), *dot);
+        }
+    }
+    dots
 }

@@ -69,17 +69,14 @@ lanes_kernel! {
             let fault = s.sum_lanes(s.add(s.mul(first, zero), s.mul(last, zero)));
             let reciprocal = 127.0 / largest;
             let reciprocal = if reciprocal.is_finite() { reciprocal } else { 0.0 };
-            let codes = |v| {
-                let shifted = s.to_array(s.add(s.mul(v, s.splat(reciprocal)), s.splat(SHIFT)));
-                shifted.map(|shifted| (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32))
-            };
-            let halves = [codes(first), codes(last)];
-            block.sums = halves.map(|codes| codes.iter().fold(0i32, |sum, code| sum.wrapping_add(*code)));
-            for (words, codes) in block.words.chunks_exact_mut(WORDS / 2).zip(&halves) {
-                for (word, codes) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
-                    *word = i32::from_le_bytes(codes.map(|code| code as u8));
-                }
+            let shift = s.splat_i(SHIFT.to_bits() as i32);
+            let mut codes = [shift; 2];
+            for (codes, x) in codes.iter_mut().zip([first, last]) {
+                let shifted = s.add(s.mul(x, s.splat(reciprocal)), s.splat(SHIFT));
+                *codes = s.sub_i(s.bits(shifted), shift);
             }
+            block.words = s.low_bytes(codes[0], codes[1]);
+            block.sums = [s.sum_i(codes[0]), s.sum_i(codes[1])];
             block.scale = largest / 127.0 + fault;
             block.weighted = block.scale * block.sums[0].wrapping_add(block.sums[1]) as f32;
         }
