@@ -324,21 +324,32 @@ fn bad_header(error: &dyn std::fmt::Display) -> FileError {
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    replace_durably(path, |error| error, |file| file.write_all(bytes))
+}
+
+/// Lets `write` fill a file beside `path`, brings it to the disk, and renames it. When anything fails, nothing is left of it.
+pub(crate) fn replace_durably<E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     let mut temporary = name.to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(temporary);
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
+    let written = File::create(&temporary).map_err(&failed).and_then(|mut file| {
+        write(&mut file)?;
+        file.sync_all().map_err(&failed)
     });
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path).map_err(&failed)) {
         // The first error is the one to report; a left-over temporary file is harmless.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        }
         _ => Ok(()),
     }
 }

@@ -40,7 +40,7 @@ pub use error::GgufError;
 pub use metadata::{Array, Metadata, Strings, Value};
 pub use tensor::math::{bf16_to_f32, f16_to_f32, f32_to_f16};
 pub use tensor_type::{TensorType, Unsupported};
-pub use writer::{TensorSource, write};
+pub use writer::{TensorSource, save, write};
 
 use crate::config::PARAMETERS_MAX;
 

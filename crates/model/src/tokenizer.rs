@@ -214,6 +214,19 @@ impl Tokenizer {
         self.added.iter().find(|added| added.content == content).map(|added| added.id)
     }
 
+    /// The text of an added token.
+    pub fn added_text(&self, id: u32) -> Option<&str> {
+        self.added.iter().find(|added| added.id == id).map(|added| added.content.as_str())
+    }
+
+    /// What it is made of, read again from its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// None for a tokenizer that was made by the functions of this type.
+    pub fn parts(&self) -> Result<Parts, TokenizerError> {
+        file::read(&self.json)?.parts()
+    }
+
     /// Makes a text safe to put into a template: none of its characters becomes part of an added token in
     /// [`Tokenizer::encode_template`], which takes it as it was.
     pub fn shield<'a>(&self, text: &'a str) -> Cow<'a, str> {

@@ -5,6 +5,8 @@
 //! has arrays in arrays.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
 
 use super::reader::element_count;
 use super::{
@@ -12,6 +14,7 @@ use super::{
     KEY_BYTES_MAX, MAGIC, METADATA_ENTRIES_MAX, Metadata, QUANTISATION_VERSION, QUANTISATION_VERSION_KEY, TENSORS_MAX,
     TensorType, Unsupported, VERSION, Value, WRITTEN_NAME_BYTES_MAX, f16_to_f32, f32_to_f16, quantise_q8_0,
 };
+use crate::files::replace_durably;
 
 /// A tensor to be written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +39,39 @@ pub struct TensorSource<'a> {
 /// deep, another alignment than [`ALIGNMENT`], bad dimensions, a header that is too long; and types other than F32, F16
 /// and Q8_0, values that are not as many as the dimensions say, not finite, or too large for the type.
 pub fn write(metadata: &Metadata, tensors: &[TensorSource<'_>]) -> Result<Vec<u8>, GgufError> {
+    let (mut out, bytes) = header(metadata, tensors)?;
+    out.reserve_exact(bytes);
+    for tensor in tensors {
+        append_values(&mut out, tensor)?;
+        pad(&mut out);
+    }
+    Ok(out)
+}
+
+/// Writes a file: into a temporary file beside it, to the disk, then under its name. Beside the header, one tensor at a time is in
+/// memory as bytes.
+///
+/// # Errors
+/// Those of [`write`], and what the system says; the file is then as it was before.
+pub fn save(path: &Path, metadata: &Metadata, tensors: &[TensorSource<'_>]) -> Result<(), GgufError> {
+    let failed = |source| GgufError::Io { path: path.to_owned(), source };
+    let (header, _) = header(metadata, tensors)?;
+    replace_durably(path, failed, |file| {
+        file.write_all(&header).map_err(failed)?;
+        let mut data = Vec::new();
+        for tensor in tensors {
+            data.clear();
+            append_values(&mut data, tensor)?;
+            // Data begin at a multiple of the alignment, so that each tensor can be padded on its own.
+            pad(&mut data);
+            file.write_all(&data).map_err(failed)?;
+        }
+        Ok(())
+    })
+}
+
+/// Everything before the tensors' data, padded, and the bytes that these take.
+fn header(metadata: &Metadata, tensors: &[TensorSource<'_>]) -> Result<(Vec<u8>, usize), GgufError> {
     let mut entries: BTreeMap<&str, &Value> = metadata.iter().collect();
     if tensors.iter().any(|tensor| tensor.tensor_type == TensorType::Q8_0) {
         entries.entry(QUANTISATION_VERSION_KEY).or_insert(&Value::U32(QUANTISATION_VERSION));
@@ -54,12 +90,7 @@ pub fn write(metadata: &Metadata, tensors: &[TensorSource<'_>]) -> Result<Vec<u8
         return Err(GgufError::HeaderTooLong { place: "the header".to_owned() });
     }
     pad(&mut out);
-    out.reserve_exact(bytes);
-    for tensor in tensors {
-        append_values(&mut out, tensor)?;
-        pad(&mut out);
-    }
-    Ok(out)
+    Ok((out, bytes))
 }
 
 fn append_count(out: &mut Vec<u8>, count: usize, max: u64, place: &str) -> Result<(), GgufError> {

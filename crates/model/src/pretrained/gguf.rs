@@ -3,7 +3,9 @@
 //! Deviation of the format to undo: files of the architecture `llama` hold the rows of queries and keys in the order of
 //! rotations of neighbouring entries, where Hugging Face and this crate rotate the two halves of a head.
 
-use super::{Pretrained, PretrainedError};
+use std::collections::BTreeSet;
+
+use super::{END_TEXTS, Pretrained, PretrainedError, SpecialTokens};
 use crate::config::{Attention, Config, RopeScaling};
 use crate::decoder::{Decoder, Weight};
 use crate::gguf::{Gguf, GgufError, Metadata};
@@ -11,15 +13,15 @@ use crate::stage::{Kind, Layout, Stage, TensorInfo};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{AddedText, Parts, Splitting, Tokenizer};
 
-/// Tokens that end an answer in the templates of the supported families.
-const END_TEXTS: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>"];
-
 /// The kinds of token in `tokenizer.ggml.token_type` that matter here.
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(super) const NORMAL: i32 = 1;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+/// A row of the embedding without a token.
+pub(super) const UNUSED: i32 = 5;
 
 /// Scaled rotations as the models of Llama 3.1 and 3.2 have them; their files hold the resulting factors.
-const LLAMA3_FACTORS: [f32; 2] = [8.0, 32.0];
+pub(super) const LLAMA3_FACTORS: [f32; 2] = [8.0, 32.0];
 
 impl Pretrained {
     /// Reads the model of a GGUF file.
@@ -46,8 +48,15 @@ impl Pretrained {
         let mut ends: Vec<u32> = END_TEXTS.iter().filter_map(|text| tokenizer.added(text)).chain(end).collect();
         ends.sort_unstable();
         ends.dedup();
+        let name = metadata.string("general.name").unwrap_or(architecture).to_owned();
+        let part = |key: &str| metadata.string(key).ok().filter(|part| !part.is_empty());
+        let short_name = match (part("general.basename"), part("general.size_label")) {
+            (Some(base), Some(size)) => format!("{base}-{size}"),
+            _ => name.clone(),
+        };
         Ok(Self {
-            name: metadata.string("general.name").unwrap_or(architecture).to_owned(),
+            name,
+            short_name,
             licence: metadata.string("general.license").ok().map(str::to_owned),
             params: params(file, &config, architecture == "llama")?,
             config,
@@ -55,13 +64,22 @@ impl Pretrained {
             template,
             begin: begin.filter(|_| metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(false)),
             ends,
+            special: SpecialTokens {
+                begin,
+                end,
+                unknown: id("tokenizer.ggml.unknown_token_id"),
+                padding: id("tokenizer.ggml.padding_token_id"),
+            },
         })
     }
 }
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
+/// The factors of scaled rotations, a tensor.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-fn unsupported(field: &str, found: impl Into<String>, expected: impl Into<String>) -> PretrainedError {
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+
+pub(super) fn unsupported(field: &str, found: impl Into<String>, expected: impl Into<String>) -> PretrainedError {
     PretrainedError::Unsupported { field: field.to_owned(), found: found.into(), expected: expected.into() }
 }
 
@@ -120,8 +138,8 @@ fn rows(file: &Gguf<'_>, name: &str) -> Result<u64, GgufError> {
 
 fn rope_scaling(file: &Gguf<'_>, architecture: &str, plain: &Config) -> Result<Option<RopeScaling>, PretrainedError> {
     let metadata = file.metadata();
-    if file.tensor("rope_freqs.weight").is_ok() {
-        let factors = file.tensor_f32("rope_freqs.weight")?;
+    if file.tensor(ROPE_FACTORS).is_ok() {
+        let factors = file.tensor_f32(ROPE_FACTORS)?;
         let known = LLAMA3_FACTORS.map(|factor| RopeScaling::Llama3 {
             factor,
             low_frequency_factor: 1.0,
@@ -129,9 +147,9 @@ fn rope_scaling(file: &Gguf<'_>, architecture: &str, plain: &Config) -> Result<O
             original_context: 8192,
         });
         let scaling = known.into_iter().find(|scaling| agrees(scaling, plain, &factors));
-        return scaling.map(Some).ok_or_else(|| {
-            unsupported("rope_freqs.weight", "another scaling of the rotations", "that of Llama 3.1 or 3.2")
-        });
+        return scaling
+            .map(Some)
+            .ok_or_else(|| unsupported(ROPE_FACTORS, "another scaling of the rotations", "that of Llama 3.1 or 3.2"));
     }
     let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
     if !metadata.contains(&key("type")) {
@@ -215,7 +233,15 @@ fn check(file: &Gguf<'_>, layout: &Layout) -> Result<(), PretrainedError> {
             return Err(PretrainedError::WrongShape { name, found, expected: shape.clone() });
         }
     }
-    Ok(())
+    // A tensor that is not computed with would change what the model says.
+    let known: BTreeSet<String> = layout.tensors().iter().map(|tensor| name_in_file(&tensor.name)).collect();
+    match file.tensors().iter().find(|tensor| !known.contains(&tensor.name) && tensor.name != ROPE_FACTORS) {
+        Some(tensor) => {
+            let name = format!("tensor {}", tensor.name.escape_debug());
+            Err(unsupported(&name, "there", "absent: the model has no such part here"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Brings rows from the order of neighbouring pairs into that of two halves, head by head.
@@ -233,7 +259,7 @@ fn row_in_file(row: usize, head_dim: usize) -> usize {
 }
 
 /// What a GGUF file calls a tensor of Hugging Face's name.
-fn name_in_file(name: &str) -> String {
+pub(super) fn name_in_file(name: &str) -> String {
     const PLACES: [(&str, &str); 11] = [
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_proj", "attn_q"),
@@ -283,6 +309,9 @@ fn tokenizer(metadata: &Metadata) -> Result<Tokenizer, PretrainedError> {
     for (id, (text, kind)) in (0u32..).zip(tokens.iter().zip(&kinds)) {
         if [CONTROL, USER_DEFINED].contains(kind) {
             parts.added.push(AddedText { id, content: text.to_owned(), special: *kind == CONTROL });
+        }
+        if *kind == UNUSED {
+            continue;
         }
         if let Some(earlier) = parts.vocab.insert(text.to_owned(), id) {
             return Err(unsupported(TOKENS, format!("token {earlier} again as token {id}"), "each token once"));

@@ -62,6 +62,16 @@ impl Splitting {
             }),
         }
     }
+
+    /// The name in `tokenizer.ggml.pre` of a GGUF file.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Self::Plain => "gpt-2",
+            Self::Digits => "smollm",
+            Self::Llama3 => "llama-bpe",
+            Self::Qwen2 => "qwen2",
+        }
+    }
 }
 
 /// A text that is one token where templates use it.

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod decoding;
+mod formats;
 mod gguf;
 mod golden;
 mod gradients;
