@@ -13,6 +13,7 @@ mod export;
 mod gguf;
 pub mod hugging_face;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub struct Pretrained {
     pub short_name: String,
     /// The licence that the file states.
     pub licence: Option<String>,
+    /// How most of its values are stored in the file, such as `Q4_1` or `BF16`.
+    pub stored: String,
     /// Its shape.
     pub config: Config,
     /// The parameters in the order of the whole model's [`Layout`](crate::Layout); every value is finite.
@@ -168,6 +171,7 @@ impl Pretrained {
             short_name: name.clone(),
             name,
             licence: None,
+            stored: "F32".to_owned(),
             config: *stage.config(),
             params: checkpoint.params,
             tokenizer,
@@ -182,6 +186,15 @@ impl Pretrained {
     pub fn opening(&self) -> u32 {
         let SpecialTokens { begin, end, .. } = self.special;
         begin.or(end).or_else(|| self.ends.first().copied()).unwrap_or(0)
+    }
+
+    /// The kind that takes the most bytes in all; empty when there is none.
+    fn commonest<'a>(kinds: impl Iterator<Item = (&'a str, u64)>) -> String {
+        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+        for (kind, size) in kinds {
+            *bytes.entry(kind).or_default() += size;
+        }
+        bytes.into_iter().max_by_key(|(_, size)| *size).map_or_else(String::new, |(kind, _)| kind.to_owned())
     }
 
     /// The text of a special token.

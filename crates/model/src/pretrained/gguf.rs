@@ -58,6 +58,9 @@ impl Pretrained {
             name,
             short_name,
             licence: metadata.string("general.license").ok().map(str::to_owned),
+            stored: Self::commonest(
+                file.tensors().iter().map(|tensor| (tensor.tensor_type.name(), tensor.range.len() as u64)),
+            ),
             params: params(file, &config, architecture == "llama")?,
             config,
             tokenizer,

@@ -155,11 +155,13 @@ pub(super) fn read(folder: &Path) -> Result<Pretrained, PretrainedError> {
         Some(template) => Some(template),
         None => about.chat_template.and_then(Templates::usual),
     };
+    let (params, stored) = params(folder, &config)?;
     Ok(Pretrained {
         name: name_of(folder),
         short_name: name_of(folder),
         licence: licence(&folder.join(README)),
-        params: params(folder, &config)?,
+        stored,
+        params,
         config,
         tokenizer,
         template: template.map(|source| ChatTemplate::new(&source, &begin_text, &end_text)).transpose()?,
@@ -202,7 +204,8 @@ fn licence(path: &Path) -> Option<String> {
     (!stated.is_empty() && stated.len() <= 64).then(|| stated.to_owned())
 }
 
-fn params(folder: &Path, config: &Config) -> Result<Vec<f32>, PretrainedError> {
+/// The parameters, and the type that most of them are stored in.
+fn params(folder: &Path, config: &Config) -> Result<(Vec<f32>, String), PretrainedError> {
     let mut shards = Shards::open(folder, &shards::file_names(folder)?)?;
     let layout = Stage::whole(*config)?.layout();
     // Everything is checked before room is made, so that a small file cannot ask for a large model.
@@ -227,7 +230,7 @@ fn params(folder: &Path, config: &Config) -> Result<Vec<f32>, PretrainedError> {
     for tensor in layout.tensors() {
         shards.append(&tensor.name, &mut params)?;
     }
-    Ok(params)
+    Ok((params, Pretrained::commonest(shards.types())))
 }
 
 fn damaged(path: &Path, reason: impl Into<String>) -> PretrainedError {

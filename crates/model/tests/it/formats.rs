@@ -45,6 +45,7 @@ fn pretrained(name: &str, config: Config, splitting: Splitting, begins: bool) ->
         name: name.to_owned(),
         short_name: name.to_owned(),
         licence: Some("cc0-1.0".to_owned()),
+        stored: "F32".to_owned(),
         params: params(&Stage::whole(config).unwrap()),
         config,
         tokenizer: tokenizer(splitting),
@@ -569,7 +570,7 @@ fn a_real_model_survives_both_formats() {
         return;
     };
     let model = Pretrained::open(Path::new(&path)).unwrap();
-    assert_eq!(model.short_name, "smollm2-135M");
+    assert_eq!((model.short_name.as_str(), model.stored.as_str()), ("smollm2-135M", "Q4_1"));
     let scratch = tempfile::tempdir().unwrap();
     let wanted = std::env::var_os("CAIRN_EXPORT_TO").map(PathBuf::from);
     let folder = wanted.as_deref().unwrap_or(scratch.path());

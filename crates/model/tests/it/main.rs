@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod corpus;
 mod decoding;
 mod formats;
 mod gguf;

@@ -306,6 +306,12 @@ impl Shards {
         self.by_name.keys().map(String::as_str)
     }
 
+    /// The types of the tensors with their bytes.
+    pub(super) fn types(&self) -> impl Iterator<Item = (&str, u64)> {
+        let entries = self.files.iter().flat_map(|file| file.tensors.values());
+        entries.map(|entry| (entry.dtype.as_str(), entry.data_offsets[1] - entry.data_offsets[0]))
+    }
+
     /// The file that a tensor is in, for messages.
     pub(super) fn path_of(&self, name: &str) -> Option<&Path> {
         self.by_name.get(name).map(|&file| self.files[file].path.as_path())
