@@ -7,6 +7,7 @@
 //! newest                the id of the run that was started last
 //! runs/<run id>/        charter.json, recipe.json, tokenizer.json, observed.json, summary.json
 //! runs/<run id>/peer-1/ … what each peer keeps
+//! models/               what others trained: see `models`
 //! ```
 //!
 //! Identities lie outside of the runs, so that removing a run loses no key.

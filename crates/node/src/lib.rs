@@ -9,6 +9,7 @@
 //! | one peer: the protocol with all of the above around it | [`peer`], [`status`] |
 //! | a peer in a process of its own | [`child`] |
 //! | the peers of one machine, and their data directory | [`cluster`], [`member`], [`home`], [`offline`] |
+//! | models that others trained | [`models`] |
 //! | what people see | [`observe`], [`view`] |
 //! | the machine itself | [`probe`] |
 
@@ -22,6 +23,7 @@ pub mod compute;
 pub mod home;
 pub mod identity;
 pub mod member;
+pub mod models;
 pub mod observe;
 pub mod offline;
 pub mod peer;
@@ -33,8 +35,9 @@ pub mod transport;
 pub mod view;
 pub mod workload;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, TextFormat};
 pub use cluster::{Cluster, ClusterConfig};
 pub use member::{Failure, FailureKind};
+pub use models::{Manifest, Models, ModelsError};
 pub use observe::{Observer, Outcome, Summary};
 pub use workload::{Cores, Workload};

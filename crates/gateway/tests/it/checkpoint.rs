@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use model::{Attention, Config, Kind, Stage, Tokenizer};
-use node::Checkpoint;
+use node::{Checkpoint, TextFormat};
 use wire::Hash;
 
 pub(crate) const NAME: &str = "pebble";
@@ -59,6 +59,8 @@ pub(crate) fn with_context(round: u8, context: usize) -> Arc<Checkpoint> {
         config,
         params: Arc::new(params),
         tokenizer: Arc::clone(&TOKENIZER),
+        format: Arc::new(TextFormat::trained()),
+        decoder: None,
     })
 }
 

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use wire::Hash;
 
 use super::{Watched, blobs_path};
-use crate::Checkpoint;
 use crate::status::ModelStatus;
 use crate::store::StoreError;
 use crate::workload::{Cores, Workload};
+use crate::{Checkpoint, TextFormat};
 
 /// Most tokens of a sample.
 const SAMPLE_TOKENS: usize = 96;
@@ -182,6 +182,8 @@ pub(crate) fn read_checkpoint(
         config: recipe.model,
         params: Arc::new(state.theta),
         tokenizer: tokenizer.clone(),
+        format: Arc::new(TextFormat::trained()),
+        decoder: None,
     })
 }
 

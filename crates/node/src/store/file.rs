@@ -131,15 +131,16 @@ fn create(path: &Path, _mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
+/// Brings a directory's entries to the disk.
 #[cfg(unix)]
-fn sync_directory(directory: Option<&Path>) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: Option<&Path>) -> io::Result<()> {
     let directory =
         directory.filter(|path| !path.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned);
     File::open(directory)?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_directory(_directory: Option<&Path>) -> io::Result<()> {
+pub(crate) fn sync_directory(_directory: Option<&Path>) -> io::Result<()> {
     // Directories cannot be flushed here; the rename is as durable as the platform makes it.
     let _ = PathBuf::new();
     Ok(())
