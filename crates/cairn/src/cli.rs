@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Talk to the newest checkpoint in the terminal
     Chat(ChatArgs),
+    /// Import, show, export and remove models that others trained
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Serve the pages and the API without training
     Serve(ServeArgs),
     /// Show my shares and receipts, or write them to a file that anybody can verify
@@ -126,9 +129,12 @@ pub(crate) struct TrainArgs {
 pub(crate) struct ChatArgs {
     /// The beginning of a text, or a question to a model that answers; without it, a conversation starts
     pub(crate) prompt: Option<String>,
-    /// A safetensors checkpoint with its tokenizer beside it, or a GGUF file (Llama, Qwen2.5, Qwen3), instead of the newest
-    /// checkpoint of the data directory
-    #[arg(long, value_name = "FILE")]
+    /// An imported model, by its name or the beginning of it (`cairn models ls` lists them)
+    #[arg(long, value_name = "NAME", conflicts_with = "checkpoint")]
+    pub(crate) model: Option<String>,
+    /// A safetensors checkpoint with its tokenizer beside it, a GGUF file or a directory of Hugging Face (Llama, Qwen2.5,
+    /// Qwen3), instead of the newest checkpoint of the data directory
+    #[arg(long, value_name = "PATH")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Most tokens to write
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -139,6 +145,87 @@ pub(crate) struct ChatArgs {
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Check a model and copy it into the data directory
+    Import(ImportArgs),
+    /// List the imported models
+    Ls(LsArgs),
+    /// Show what is known of a model
+    Show(ShowArgs),
+    /// Write a model for other programs
+    Export(ExportArgs),
+    /// Remove a model from the data directory
+    Rm(RmArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// A GGUF file, a directory of Hugging Face (config.json, tokenizer.json, model.safetensors), or a checkpoint of
+    /// `cairn train --save`; Llama, SmolLM2, Qwen2.5 and Qwen3 models work
+    pub(crate) path: PathBuf,
+    /// What to call it: a-z, 0-9, `.`, `_` and `-`; otherwise made from what its makers call it
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LsArgs {
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The model's name, or the beginning of it
+    pub(crate) name: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a model is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A directory of Hugging Face, for transformers and its relatives
+    Safetensors,
+    /// One file, for llama.cpp and its relatives
+    Gguf,
+}
+
+/// How values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportType {
+    /// 32 bits; nothing is lost
+    F32,
+    /// 16 bits
+    F16,
+    /// 8 bits and a scale for 32 values; GGUF only
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The model's name, or the beginning of it
+    pub(crate) name: String,
+    /// What to write
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// How values are stored [default: f32]
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) value_type: Option<ExportType>,
+    /// The new directory or file
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// The model's whole name
+    pub(crate) name: String,
 }
 
 #[derive(Args, Debug)]

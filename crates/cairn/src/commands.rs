@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod doctor;
+pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;
 pub(crate) mod serve;

@@ -90,6 +90,12 @@ impl From<node::store::StoreError> for Failure {
     }
 }
 
+impl From<node::ModelsError> for Failure {
+    fn from(error: node::ModelsError) -> Self {
+        node::Failure { kind: error.kind(), message: error.to_string(), hint: error.hint() }.into()
+    }
+}
+
 impl From<learn::data::CorpusError> for Failure {
     fn from(error: learn::data::CorpusError) -> Self {
         Self::new(Code::BadInput, &error).hint(error.hint())

@@ -37,6 +37,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Up(args) => block_on(commands::up::run(&args, &home)),
         Command::Train(args) => commands::train::run(&args),
         Command::Chat(args) => commands::chat::run(&args, &home),
+        Command::Models(command) => block_on(commands::models::run(&command, &home)),
         Command::Serve(args) => block_on(commands::serve::run(&args, &home)),
         Command::Piece(args) => commands::piece::run(&args, &home),
         Command::Verify(args) => commands::verify::run(&args),

@@ -1,7 +1,7 @@
-//! `cairn chat`: talks to the newest checkpoint in the terminal.
+//! `cairn chat`: talks to the newest checkpoint, or to a model that others trained, in the terminal.
 //!
-//! A base model continues a text: every line that is typed is a new beginning. A model that was tuned for conversations, from a
-//! GGUF file with a chat template, answers, and remembers the conversation.
+//! A base model continues a text: every line that is typed is a new beginning. A model that was tuned for conversations, and so has
+//! a chat template, answers, and remembers the conversation.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::{
-    Cache, ChatTemplate, Config, Decoder, Message, Pretrained, Request, Sampler, Sampling, Tokenizer, generate, gguf,
+    Cache, ChatTemplate, Config, Decoder, Message, Pretrained, Request, Sampler, Sampling, Tokenizer, generate,
 };
+use node::Models;
 use node::home::Home;
 use node::offline::Saved;
 use tensor::Context;
@@ -82,6 +83,11 @@ pub(crate) fn run(args: &ChatArgs, home: &Path) -> Outcome {
 }
 
 fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
+    if let Some(name) = &args.model {
+        let models = Models::new(home);
+        let model = models.open(&models.find(name)?)?;
+        return Ok(Writer::Local(Box::new(pretrained(model)?)));
+    }
     if let Some(path) = &args.checkpoint {
         return Ok(Writer::Local(Box::new(from_file(path)?)));
     }
@@ -90,7 +96,7 @@ fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
     }
     let none = || {
         Failure::new(Code::BadInput, format!("no model in `{}` yet", home.display()))
-            .hint("`cairn up` trains one; or name a file with `--checkpoint FILE`")
+            .hint("`cairn up` trains one; or choose another with `--model NAME` or `--checkpoint PATH`")
     };
     if !home.exists() {
         return Err(none());
@@ -100,29 +106,9 @@ fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
     local(checkpoint.config, &checkpoint.params, checkpoint.tokenizer).map(|local| Writer::Local(Box::new(local)))
 }
 
+/// A GGUF file, a directory of Hugging Face, or a checkpoint of this program.
 fn from_file(path: &Path) -> Outcome<Local> {
-    let corrupt = |error: &dyn std::fmt::Display| {
-        Failure::new(Code::CorruptData, error).hint("`cairn train --solo --save FILE` writes a checkpoint that works")
-    };
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        let file = gguf::load(path).map_err(|error| {
-            Failure::new(Code::CorruptData, error).hint("name a whole GGUF file; fetch it again where it is damaged")
-        })?;
-        let model = Pretrained::from_gguf(&file).map_err(|error| {
-            Failure::new(Code::CorruptData, error)
-                .hint("models of the Llama, Qwen2.5 and Qwen3 families with a byte-level tokenizer work")
-        })?;
-        return pretrained(model);
-    }
-    let checkpoint = model::files::load(path).map_err(|error| corrupt(&error))?;
-    let beside = path.with_file_name("tokenizer.json");
-    let bytes = std::fs::read(&beside)
-        .map_err(|error| corrupt(&format!("cannot read the tokenizer `{}`: {error}", beside.display())))?;
-    let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| corrupt(&error))?;
-    if tokenizer.hash() != checkpoint.tokenizer {
-        return Err(corrupt(&format!("`{}` is not the tokenizer that the model was trained with", beside.display())));
-    }
-    local(*checkpoint.stage.config(), &checkpoint.params, Arc::new(tokenizer))
+    pretrained(Pretrained::open(path).map_err(|error| node::ModelsError::from(error))?)
 }
 
 fn local(config: Config, params: &[f32], tokenizer: Arc<Tokenizer>) -> Outcome<Local> {
