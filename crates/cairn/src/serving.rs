@@ -39,6 +39,13 @@ pub(crate) fn verify() -> Verify {
     })
 }
 
+/// Memory that imported models may take: most of what is free now, so that the rest of the machine goes on. Where the system does not
+/// say, one model of ordinary size.
+pub(crate) fn models_memory_bytes() -> u64 {
+    const UNKNOWN: u64 = 4 << 30;
+    node::probe::hardware().memory_free_bytes.map_or(UNKNOWN, |free| free / 4 * 3)
+}
+
 /// Serves in the background until `stop` is set.
 pub(crate) fn start(
     server: Server,

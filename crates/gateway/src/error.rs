@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use node::ModelsError;
 use serde::Serialize;
 
 /// Whose move it is, in the words that clients of this API know.
@@ -68,6 +69,11 @@ impl ApiError {
         let mut error = Self::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest, "invalid_value", message);
         error.body.param = Some(param.into());
         error
+    }
+
+    /// A conversation without text that a model could go on from.
+    pub(crate) fn no_text() -> Self {
+        Self::parameter("messages", "no message has text to continue")
     }
 
     /// A body that is not the JSON that the route takes.
@@ -141,6 +147,30 @@ impl ApiError {
             .hint(format!("use `{served}`, or what `GET /v1/models` lists"));
         error.body.param = Some("model".to_owned());
         error
+    }
+
+    /// An imported model that needs more memory than may be used.
+    pub(crate) fn model_too_large(name: &str, needed: u64, allowed: u64) -> Self {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let message = format!(
+            "the model `{name}` needs up to {:.2} GB of memory, and {:.2} GB may be used",
+            gigabytes(needed),
+            gigabytes(allowed)
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Unavailable, "model_too_large", message)
+            .hint("choose a smaller model, or end other programs and start `cairn` again")
+    }
+
+    /// An imported model that cannot be read, or a name that is not clear.
+    pub(crate) fn unusable_model(error: &ModelsError) -> Self {
+        let mut answer = match error {
+            ModelsError::Ambiguous { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest, "model_ambiguous", error.to_string())
+            }
+            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Server, "model_unusable", error.to_string()),
+        };
+        answer.body.param = Some("model".to_owned());
+        answer.hint(error.hint())
     }
 
     /// Nothing to serve yet.

@@ -1,8 +1,9 @@
 //! The OpenAI-compatible API: models, completions and chat completions.
 //!
-//! Source: the published API reference; checked with the official Python client. Deviations: the model is a base model,
-//! so a chat is rendered as prose that the model continues (see [`request`]) and the oldest paragraphs of a chat make
-//! room when the context is full; a prompt comes as text, not as tokens; `top_k`, `min_p` and `repetition_penalty` are
+//! Source: the published API reference; checked with the official Python client. Deviations: the model that is trained here is a base
+//! model, so a chat is rendered as prose that it continues (see [`Prompt`](crate::scheduler::Prompt)) and the oldest paragraphs of a chat
+//! make room when the context is full; an imported model with a chat template gets that, and a conversation that is too long is
+//! refused. Imported models are known by the beginnings of their names too; a prompt comes as text, not as tokens; `top_k`, `min_p` and `repetition_penalty` are
 //! understood as well; `system_fingerprint` is the short root of the training state that answered.
 
 mod answer;
@@ -16,7 +17,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use node::Checkpoint;
+use node::{Checkpoint, Manifest};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -62,16 +63,38 @@ impl Order {
     }
 }
 
-/// `GET /v1/models`: the one that is trained, once it has a checkpoint.
+/// `GET /v1/models`: the one that is trained, once it has a checkpoint, and those that others trained.
 pub(crate) async fn models(State(app): State<App>) -> Json<Value> {
-    let data: Vec<Value> = app.state.checkpoints.borrow().iter().map(|newest| model(newest, &app)).collect();
+    let newest = app.state.checkpoints.borrow().clone();
+    let imported = app.imported.list().await;
+    let hidden = |name: &str| newest.as_ref().is_some_and(|newest| newest.name == name);
+    let imported = imported.iter().filter(|manifest| !hidden(&manifest.name)).map(imported_model);
+    let data: Vec<Value> = newest.iter().map(|newest| model(newest, &app)).chain(imported).collect();
     Json(json!({"object": "list", "data": data}))
 }
 
 /// `GET /v1/models/{id}`.
 pub(crate) async fn one_model(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let checkpoint = served(&app, Some(&id))?;
-    Ok(Json(model(&checkpoint, &app)))
+    Ok(Json(match served(&app, Some(&id)).await? {
+        Served::Trained(checkpoint) => model(&checkpoint, &app),
+        Served::Imported(manifest) => imported_model(&manifest),
+    }))
+}
+
+fn imported_model(manifest: &Manifest) -> Value {
+    json!({
+        "id": manifest.name,
+        "object": "model",
+        "created": manifest.imported_seconds,
+        "owned_by": "imported",
+        "imported": true,
+        "chat": manifest.chat,
+        "title": manifest.title,
+        "licence": manifest.licence,
+        "state_root": manifest.blake3,
+        "parameters": manifest.parameters,
+        "context": manifest.context,
+    })
 }
 
 fn model(checkpoint: &Checkpoint, app: &App) -> Value {
@@ -87,12 +110,32 @@ fn model(checkpoint: &Checkpoint, app: &App) -> Value {
     })
 }
 
-/// The newest checkpoint, if the client wants that model.
-fn served(app: &App, wanted: Option<&str>) -> Result<Arc<Checkpoint>, ApiError> {
-    let newest = app.state.checkpoints.borrow().clone().ok_or_else(ApiError::no_checkpoint)?;
-    match wanted {
-        Some(name) if name != newest.name => Err(ApiError::unknown_model(&newest.name)),
-        _ => Ok(newest),
+/// A model that answers.
+enum Served {
+    /// The newest checkpoint of the one that is trained.
+    Trained(Arc<Checkpoint>),
+    /// One that others trained.
+    Imported(Box<Manifest>),
+}
+
+/// The model that the client wants: the newest checkpoint when it names none, or the only imported model where nothing is trained.
+async fn served(app: &App, wanted: Option<&str>) -> Result<Served, ApiError> {
+    let newest = app.state.checkpoints.borrow().clone();
+    match (wanted, newest) {
+        (None, Some(newest)) => Ok(Served::Trained(newest)),
+        (Some(name), Some(newest)) if name == newest.name => Ok(Served::Trained(newest)),
+        (None, None) => match <[Manifest; 1]>::try_from(app.imported.list().await) {
+            Ok([only]) => Ok(Served::Imported(Box::new(only))),
+            Err(_) => Err(ApiError::no_checkpoint()),
+        },
+        (Some(name), newest) => match (app.imported.find(name).await?, newest) {
+            (Some(manifest), _) => Ok(Served::Imported(Box::new(manifest))),
+            (None, Some(newest)) => Err(ApiError::unknown_model(&newest.name)),
+            (None, None) => match app.imported.list().await.first() {
+                Some(first) => Err(ApiError::unknown_model(&first.name)),
+                None => Err(ApiError::no_checkpoint()),
+            },
+        },
     }
 }
 
@@ -112,8 +155,11 @@ pub(crate) async fn chat(State(app): State<App>, body: Result<Bytes, BytesReject
 async fn complete(form: Form, app: &App, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
     let body = body.map_err(|rejection| ApiError::unreadable_body(&rejection, REQUEST_BYTES_MAX))?;
     let order = request::read(form, &body)?;
-    let context = served(app, order.model.as_deref())?.config.context;
-    let mut answer = app.scheduler.submit(order.ask.clone(), context)?;
+    let (context, imported) = match served(app, order.model.as_deref()).await? {
+        Served::Trained(newest) => (newest.config.context, None),
+        Served::Imported(manifest) => (manifest.context, Some(app.imported.ready(*manifest).await?)),
+    };
+    let mut answer = app.scheduler.submit(order.ask.clone(), context, imported)?;
     let (checkpoint, prompt_tokens) = match answer.next().await {
         Some(Piece::Started { checkpoint, prompt_tokens }) => (checkpoint, prompt_tokens),
         Some(Piece::Failed(error)) => return Err(error),

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::error::ApiError;
 use crate::private::Private;
 pub(crate) use logprob::Logprob;
-pub(crate) use prompt::Prompt;
+pub(crate) use prompt::{Prompt, Role, Turn};
 pub(crate) use text::Outlet;
 use worker::Worker;
 
@@ -107,6 +107,8 @@ pub(crate) struct Scheduler {
 #[derive(Debug)]
 struct Job {
     ask: Ask,
+    /// The model that decodes; none takes the newest checkpoint when the request's turn comes.
+    model: Option<Arc<Checkpoint>>,
     pieces: mpsc::Sender<Piece>,
 }
 
@@ -145,17 +147,17 @@ impl Scheduler {
         REQUESTS_MAX - self.places.available_permits()
     }
 
-    /// Queues a request for a model with this context.
+    /// Queues a request for a model with this context: the newest checkpoint, unless a model is given.
     ///
     /// # Errors
     /// Too many requests wait.
-    pub(crate) fn submit(&self, ask: Ask, context: usize) -> Result<Answer, ApiError> {
+    pub(crate) fn submit(&self, ask: Ask, context: usize, model: Option<Arc<Checkpoint>>) -> Result<Answer, ApiError> {
         let overloaded = || ApiError::overloaded("requests");
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| overloaded())?;
         // A piece for each token, one for the end of each answer and one for the text that was held back; a start.
         let tokens = ask.tokens_max.unwrap_or(context).min(context);
         let (sender, pieces) = mpsc::channel(ask.choices() * (tokens + 2) + 1);
-        self.queue.try_send(Job { ask, pieces: sender }).map_err(|error| match error {
+        self.queue.try_send(Job { ask, model, pieces: sender }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => ApiError::internal(),
         })?;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::ApiError;
+use crate::imported::Imported;
 use crate::openai::now_seconds;
 use crate::scheduler::Scheduler;
 use crate::state::GatewayState;
@@ -133,6 +134,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let app = App {
             scheduler: Scheduler::start(state.checkpoints.clone(), stopped.clone())?,
+            imported: Imported::new(state.models.clone(), state.models_memory_bytes),
             started_seconds: now_seconds(),
             state,
             allowed_hosts: self.allowed_hosts.into(),
@@ -162,6 +164,7 @@ async fn grace_over(mut stopped: watch::Receiver<bool>) {
 pub(crate) struct App {
     pub(crate) state: GatewayState,
     pub(crate) scheduler: Scheduler,
+    pub(crate) imported: Imported,
     pub(crate) started_seconds: u64,
     pub(crate) allowed_hosts: Arc<[String]>,
     pub(crate) listeners: Arc<Semaphore>,

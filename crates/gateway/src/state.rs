@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use node::Checkpoint;
 use node::view::{NetEvent, NetState};
+use node::{Checkpoint, Models};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
@@ -20,6 +20,10 @@ pub struct GatewayState {
     pub events: broadcast::Sender<NetEvent>,
     /// The newest model that may be served, or none yet.
     pub checkpoints: watch::Receiver<Option<Arc<Checkpoint>>>,
+    /// Models that others trained.
+    pub models: Models,
+    /// Memory that those may take together, in bytes.
+    pub models_memory_bytes: u64,
     /// This user's piece as JSON; may read the disk.
     pub piece: Arc<dyn Fn() -> Result<Value, NoPiece> + Send + Sync>,
     /// Checks the bytes of a piece and returns what it proves; may take a while.

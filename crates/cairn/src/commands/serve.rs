@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gateway::GatewayState;
+use node::Models;
 use node::home::Home;
 use node::offline::Saved;
+use node::view::NetState;
 use tokio::sync::{broadcast, watch};
 
 use crate::cli::ServeArgs;
@@ -13,22 +15,34 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::running::ServingNote;
 use crate::serving;
 
-/// Serves the newest run of the data directory until Ctrl-C.
+/// Serves the newest run and the imported models of the data directory until Ctrl-C.
 pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
     let server = serving::bind(&args.page).await?;
     let home = Home::open(home_path)?;
-    let saved = Saved::newest(&home)?.ok_or_else(|| {
-        Failure::new(Code::BadInput, format!("no run in `{}` yet", home_path.display())).hint("`cairn up` starts one")
-    })?;
-    let checkpoint = saved.checkpoint()?.map(Arc::new);
-    let net = saved.state()?;
-    let owner = saved.local_peers(&home)?.first().copied();
-    let piece = owner.map(|owner| saved.piece(owner)).transpose()?.flatten();
+    let models = Models::new(home_path);
+    let saved = Saved::newest(&home)?;
+    let imported = models.list()?.len();
+    if saved.is_none() && imported == 0 {
+        let message = format!("neither a run nor a model in `{}` yet", home_path.display());
+        return Err(
+            Failure::new(Code::BadInput, message).hint("`cairn up` starts one, `cairn models import PATH` brings one")
+        );
+    }
+    let (mut checkpoint, mut piece) = (None, None);
+    let mut net = NetState { version: env!("CARGO_PKG_VERSION").to_owned(), ..NetState::default() };
+    if let Some(saved) = saved {
+        checkpoint = saved.checkpoint()?.map(Arc::new);
+        net = saved.state()?;
+        let owner = saved.local_peers(&home)?.first().copied();
+        piece = owner.map(|owner| saved.piece(owner)).transpose()?.flatten();
+    }
     let (_checkpoints, newest) = watch::channel(checkpoint.clone());
     let state = GatewayState {
         net: Arc::new(move || net.clone()),
         events: broadcast::Sender::new(1),
         checkpoints: newest,
+        models,
+        models_memory_bytes: serving::models_memory_bytes(),
         piece: Arc::new(move || serving::piece_json(piece.clone())),
         verify: serving::verify(),
     };
@@ -36,7 +50,10 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
     let _note = ServingNote::write(home_path, url.trim_end_matches('/'));
     match &checkpoint {
         Some(checkpoint) => println!("serving `{}` after round {} at {url}", checkpoint.name, checkpoint.round),
-        None => println!("serving at {url}; there is no model yet"),
+        None => println!("serving at {url}"),
+    }
+    if imported > 0 {
+        println!("imported models that answer there too: {imported}");
     }
     println!("Ctrl-C stops");
     let (stop, stopped) = watch::channel(false);

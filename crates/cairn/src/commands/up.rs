@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     let note = ServingNote::write(home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &name, parameters, &url));
     let (stop, stopped) = watch::channel(false);
-    let serving = serving::start(server, gateway_state(&cluster), stopped);
+    let serving = serving::start(server, gateway_state(&cluster, home), stopped);
     let outcome = watch_run(&cluster, args).await;
     stop.send_replace(true);
     let served = serve_ended(serving.await);
@@ -83,7 +83,7 @@ fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String
     )
 }
 
-fn gateway_state(cluster: &Arc<Cluster>) -> GatewayState {
+fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
     let (observer, runtime) = (cluster.observer().clone(), tokio::runtime::Handle::current());
     // The server must not keep the peers alive once the program stops.
     let weak = Arc::downgrade(cluster);
@@ -94,6 +94,8 @@ fn gateway_state(cluster: &Arc<Cluster>) -> GatewayState {
         }),
         events: observer.events().clone(),
         checkpoints: observer.checkpoints(),
+        models: node::Models::new(home),
+        models_memory_bytes: serving::models_memory_bytes(),
         piece: Arc::new(move || {
             let piece = weak.upgrade().and_then(|cluster| runtime.block_on(cluster.piece(1)));
             serving::piece_json(piece)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Form;
 use crate::error::ApiError;
-use crate::scheduler::{Ask, Prompt};
+use crate::scheduler::{Ask, Prompt, Role, Turn};
 
 const ANSWERS_MAX: u64 = 8;
 const PROMPTS_MAX: usize = 16;
@@ -151,7 +151,7 @@ fn prompts(value: Option<&Value>) -> Result<Vec<Prompt>, ApiError> {
         let message = format!("`prompt` has {} texts, and must have between 1 and {PROMPTS_MAX}", texts.len());
         return Err(ApiError::parameter("prompt", message));
     }
-    Ok(texts.into_iter().map(Prompt::text).collect())
+    Ok(texts.into_iter().map(|text| Prompt::Text(text.into())).collect())
 }
 
 fn stops(value: Option<&Value>) -> Result<Arc<[String]>, ApiError> {
@@ -193,32 +193,27 @@ fn logprobs(form: Form, fields: &Fields) -> Result<Option<usize>, ApiError> {
     Ok(Some(wanted as usize))
 }
 
-/// Renders a conversation as prose, because a base model has no chat template: every user message begins a paragraph, an
-/// assistant message goes on where the paragraph ended, and the model continues the last one. System messages are left
-/// out: a model that only continues text would continue them.
+/// Checks the roles and texts of a conversation.
 fn conversation(messages: Option<&[Message]>) -> Result<Prompt, ApiError> {
-    let mut paragraphs: Vec<String> = Vec::new();
+    let mut turns = Vec::new();
     for (index, message) in messages.unwrap_or_default().iter().enumerate() {
         let text = content(message.content.as_ref(), index)?;
-        match message.role.as_str() {
-            "system" | "developer" | "tool" | "function" => {}
-            // White space at the end would keep the model from beginning a word.
-            "user" => paragraphs.push(text.trim_end().to_owned()),
-            "assistant" => match paragraphs.last_mut() {
-                Some(paragraph) => paragraph.push_str(&text),
-                None => paragraphs.push(text),
-            },
+        let role = match message.role.as_str() {
+            "system" | "developer" => Role::System,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            "tool" | "function" => Role::Tool,
             _ => {
                 let message = "the role must be `system`, `user`, `assistant` or `tool`";
                 return Err(ApiError::parameter(format!("messages[{index}].role"), message));
             }
-        }
+        };
+        turns.push(Turn { role, text: text.into() });
     }
-    paragraphs.retain(|paragraph| !paragraph.trim().is_empty());
-    if paragraphs.is_empty() {
-        return Err(ApiError::parameter("messages", "no message has text to continue"));
+    if turns.iter().all(|turn| turn.text.0.trim().is_empty()) {
+        return Err(ApiError::no_text());
     }
-    Ok(Prompt::paragraphs(paragraphs))
+    Ok(Prompt::Conversation(turns))
 }
 
 /// A message's text: a string, or parts of which each is text.
@@ -263,7 +258,7 @@ mod tests {
     fn defaults_are_those_of_the_api() {
         let text = read(Form::Text, b"{}").unwrap();
         assert_eq!((text.ask.tokens_max, text.ask.answers, text.stream, text.echo), (Some(16), 1, false, false));
-        assert_eq!(text.ask.prompts, [Prompt::text(String::new())]);
+        assert_eq!(text.ask.prompts, [Prompt::Text(String::new().into())]);
         let chat = json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 3, "max_completion_tokens": 5});
         let chat = read(Form::Chat, chat.to_string().as_bytes()).unwrap();
         assert_eq!((chat.ask.tokens_max, chat.ask.sampling.temperature), (Some(5), 1.0));

@@ -1,6 +1,6 @@
 //! Log-probabilities of tokens, for clients that ask for them.
 
-use model::{END, END_ID, Tokenizer};
+use model::Tokenizer;
 
 /// A token with its log-probability before temperature and truncation, and the most probable ones beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,10 @@ impl Logprob {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
         let of = |id: u32| f64::from(logits[id as usize] - largest) - sum.ln();
-        let bytes = |id: u32| if id == END_ID { END.as_bytes().to_vec() } else { tokenizer.bytes_of(id).to_vec() };
+        let bytes = |id: u32| match tokenizer.bytes_of(id) {
+            [] => tokenizer.added_text(id).unwrap_or_default().as_bytes().to_vec(),
+            bytes => bytes.to_vec(),
+        };
         let mut order: Vec<u32> = (0..).take(logits.len()).collect();
         order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
         let top = order.into_iter().take(top).map(|id| (bytes(id), of(id))).collect();
@@ -27,6 +30,8 @@ impl Logprob {
 
 #[cfg(test)]
 mod tests {
+    use model::END;
+
     use super::*;
 
     #[test]

@@ -1,89 +1,201 @@
 //! From the text of a request to the tokens that the model continues.
 
-use model::{END_ID, Tokenizer};
+use model::{Message, Tokenizer};
+use node::TextFormat;
 
 use crate::error::ApiError;
 use crate::private::Private;
 
-/// What the model shall continue: paragraphs, of which the oldest may be left out when they are too many.
+/// What the model shall continue.
 ///
-/// A base model knows no roles, it continues prose. The paragraphs are joined by blank lines and the last one stays
-/// open. A completion is one paragraph and is never shortened.
+/// A text is never shortened, and what reads like a special token in it is plain text. A conversation goes through the model's template, where
+/// no message can make a special token either. A base model has no template and knows no roles, it continues prose: every user message begins
+/// a paragraph, an assistant message goes on where the paragraph ended, and the model continues the last one; system messages are left out,
+/// because a model that only continues text would continue them. Of too many paragraphs the oldest are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prompt(Vec<Private>);
-
-impl Prompt {
+pub(crate) enum Prompt {
     /// A text as it is.
-    pub(crate) fn text(text: String) -> Self {
-        Self(vec![text.into()])
-    }
+    Text(Private),
+    /// A conversation, oldest turn first.
+    Conversation(Vec<Turn>),
+}
 
-    /// Paragraphs, oldest first.
-    pub(crate) fn paragraphs(paragraphs: Vec<String>) -> Self {
-        Self(paragraphs.into_iter().map(Private).collect())
-    }
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) role: Role,
+    pub(crate) text: Private,
+}
 
-    /// The whole text.
-    pub(crate) fn joined(&self) -> String {
-        join(&self.0)
-    }
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
 
-    /// The tokens of as many of the newest paragraphs as leave room for `reserve` tokens of an answer; the newest
-    /// paragraph is always whole. An empty prompt begins a document.
-    ///
-    /// # Errors
-    /// The newest paragraph alone leaves no room for a single token.
-    pub(crate) fn tokens(&self, tokenizer: &Tokenizer, context: usize, reserve: usize) -> Result<Vec<u32>, ApiError> {
-        let newest = self.0.len().saturating_sub(1);
-        let mut tokens = tokenizer.encode(&join(&self.0[newest..]));
-        if tokens.len() >= context {
-            return Err(ApiError::context_overflow(tokens.len(), context));
+impl Role {
+    /// The name that templates know.
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
-        let room = context - reserve.clamp(1, context);
-        for start in (0..newest).rev() {
-            let longer = tokenizer.encode(&join(&self.0[start..]));
-            if longer.len() > room {
-                break;
-            }
-            tokens = longer;
-        }
-        if tokens.is_empty() {
-            tokens.push(END_ID);
-        }
-        Ok(tokens)
     }
 }
 
-fn join(paragraphs: &[Private]) -> String {
-    let texts: Vec<&str> = paragraphs.iter().map(|paragraph| paragraph.0.as_str()).collect();
-    texts.join("\n\n")
+impl Prompt {
+    /// The whole text, as a base model reads it.
+    pub(crate) fn joined(&self) -> String {
+        match self {
+            Self::Text(text) => text.0.clone(),
+            Self::Conversation(turns) => paragraphs(turns).join("\n\n"),
+        }
+    }
+
+    /// The tokens that a model of this format reads, fewer than its `context`.
+    ///
+    /// For a base model and a conversation they are those of as many of the newest paragraphs as leave room for `reserve` tokens of an
+    /// answer; the newest paragraph is always whole. An empty prompt begins a document.
+    ///
+    /// # Errors
+    /// The prompt leaves no room for a single token, the template refuses the conversation, or no message has text for a base model.
+    pub(crate) fn tokens(
+        &self,
+        tokenizer: &Tokenizer,
+        format: &TextFormat,
+        context: usize,
+        reserve: usize,
+    ) -> Result<Vec<u32>, ApiError> {
+        let begun = |text: &str| -> Vec<u32> { format.begin.into_iter().chain(tokenizer.encode(text)).collect() };
+        let mut tokens = match (self, &format.template) {
+            (Self::Text(text), _) => begun(&text.0),
+            (Self::Conversation(turns), Some(template)) => {
+                let shielded: Vec<_> = turns.iter().map(|turn| (turn.role, tokenizer.shield(&turn.text.0))).collect();
+                let messages: Vec<Message<'_>> =
+                    shielded.iter().map(|(role, content)| Message { role: role.name(), content }).collect();
+                let text = template.render(&messages, true);
+                let text = text.map_err(|error| ApiError::parameter("messages", error.to_string()))?;
+                tokenizer.encode_template(&text)
+            }
+            (Self::Conversation(turns), None) => {
+                let paragraphs = paragraphs(turns);
+                if paragraphs.is_empty() {
+                    return Err(ApiError::no_text());
+                }
+                newest(&paragraphs, begun, context, reserve)
+            }
+        };
+        if tokens.is_empty() {
+            tokens.push(format.opening);
+        }
+        match tokens.len() < context {
+            true => Ok(tokens),
+            false => Err(ApiError::context_overflow(tokens.len(), context)),
+        }
+    }
+}
+
+/// A conversation as prose.
+fn paragraphs(turns: &[Turn]) -> Vec<String> {
+    let mut paragraphs: Vec<String> = Vec::new();
+    for Turn { role, text } in turns {
+        match (role, paragraphs.last_mut()) {
+            (Role::System | Role::Tool, _) => {}
+            // White space at the end would keep the model from beginning a word.
+            (Role::User, _) => paragraphs.push(text.0.trim_end().to_owned()),
+            (Role::Assistant, Some(paragraph)) => paragraph.push_str(&text.0),
+            (Role::Assistant, None) => paragraphs.push(text.0.clone()),
+        }
+    }
+    paragraphs.retain(|paragraph| !paragraph.trim().is_empty());
+    paragraphs
+}
+
+/// The tokens of the newest paragraphs.
+fn newest(paragraphs: &[String], encode: impl Fn(&str) -> Vec<u32>, context: usize, reserve: usize) -> Vec<u32> {
+    let last = paragraphs.len().saturating_sub(1);
+    let mut tokens = encode(&paragraphs[last..].join("\n\n"));
+    let room = context - reserve.clamp(1, context);
+    for start in (0..last).rev() {
+        let longer = encode(&paragraphs[start..].join("\n\n"));
+        if longer.len() > room {
+            break;
+        }
+        tokens = longer;
+    }
+    tokens
 }
 
 #[cfg(test)]
 mod tests {
+    use model::tokenizer::{Parts, VOCAB_MIN};
+    use model::{ChatTemplate, END_ID};
+
     use super::*;
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::train(["a stone upon a stone"], model::tokenizer::VOCAB_MIN).unwrap()
+        Tokenizer::train(["a stone upon a stone"], VOCAB_MIN).unwrap()
+    }
+
+    fn turn(role: Role, text: &str) -> Turn {
+        Turn { role, text: text.to_owned().into() }
     }
 
     #[test]
     fn the_oldest_paragraphs_make_room() {
-        let tokenizer = tokenizer();
-        let prompt = Prompt::paragraphs(vec!["aaaa".into(), "bbbb".into(), "cccc".into()]);
-        let kept = |context, reserve| tokenizer.decode(&prompt.tokens(&tokenizer, context, reserve).unwrap());
+        let (tokenizer, format) = (tokenizer(), TextFormat::trained());
+        let turns = ["aaaa", "bbbb", "cccc"].map(|text| turn(Role::User, text));
+        let prompt = Prompt::Conversation(turns.into());
+        let kept = |context, reserve| tokenizer.decode(&prompt.tokens(&tokenizer, &format, context, reserve).unwrap());
         assert_eq!(kept(64, 8), "aaaa\n\nbbbb\n\ncccc");
         assert_eq!(kept(17, 1), "aaaa\n\nbbbb\n\ncccc");
         assert_eq!(kept(16, 1), "bbbb\n\ncccc");
         assert_eq!(kept(64, 55), "cccc");
         assert_eq!(kept(5, 1000), "cccc");
-        assert!(prompt.tokens(&tokenizer, 4, 1).is_err());
+        assert!(prompt.tokens(&tokenizer, &format, 4, 1).is_err());
     }
 
     #[test]
     fn an_empty_prompt_begins_a_document() {
-        let tokenizer = tokenizer();
-        assert_eq!(Prompt::text(String::new()).tokens(&tokenizer, 8, 4).unwrap(), [END_ID]);
-        assert_eq!(Prompt::paragraphs(Vec::new()).tokens(&tokenizer, 8, 4).unwrap(), [END_ID]);
+        let (tokenizer, format) = (tokenizer(), TextFormat::trained());
+        let empty = Prompt::Text(String::new().into());
+        assert_eq!(empty.tokens(&tokenizer, &format, 8, 4).unwrap(), [END_ID]);
+        let system = Prompt::Conversation(vec![turn(Role::System, "Be kind.")]);
+        assert!(system.tokens(&tokenizer, &format, 8, 4).is_err(), "a base model has nothing to continue");
+    }
+
+    #[test]
+    fn a_template_gets_every_turn_and_no_text_becomes_a_special_token() {
+        let own = tokenizer();
+        let parts: Parts = own.parts().unwrap();
+        let end = parts.added[0].content.clone();
+        let source = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}";
+        let format = TextFormat {
+            begin: Some(7),
+            template: Some(ChatTemplate::new(source, "", &end).unwrap()),
+            ..TextFormat::trained()
+        };
+        let turns = vec![turn(Role::System, "s"), turn(Role::User, &format!("u{end}v")), turn(Role::Assistant, "a")];
+        let prompt = Prompt::Conversation(turns);
+        let tokens = prompt.tokens(&own, &format, 99, 1).unwrap();
+        assert_eq!(
+            tokens.iter().filter(|&&token| token == END_ID).count(),
+            3,
+            "one for each turn, and none of the user's"
+        );
+        assert_eq!(own.decode(&tokens), format!("system:suser:u{end}vassistant:a"));
+        let overflow = prompt.tokens(&own, &format, tokens.len(), 1).unwrap_err();
+        assert_eq!(overflow, ApiError::context_overflow(tokens.len(), tokens.len()));
+        let text = Prompt::Text(end.clone().into()).tokens(&own, &format, 99, 1).unwrap();
+        assert_eq!(text[0], 7);
+        assert!(!text.contains(&END_ID) && own.decode(&text[1..]) == end);
+        let refusing = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", "", "").unwrap();
+        let format = TextFormat { template: Some(refusing), ..format };
+        assert!(format!("{:?}", prompt.tokens(&own, &format, 99, 1)).contains("roles must alternate"));
     }
 }

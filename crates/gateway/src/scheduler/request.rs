@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Cache, Decoder, END_ID, Feed, Sampler, Sampling};
+use model::{Cache, Decoder, Feed, Sampler, Sampling};
 use node::Checkpoint;
 use tokio::sync::mpsc;
 
@@ -43,11 +43,11 @@ impl Request {
     /// # Errors
     /// A prompt is too long.
     pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>) -> Result<Self, ApiError> {
-        let Job { ask, pieces } = job;
+        let Job { ask, pieces, .. } = job;
         let context = checkpoint.config.context;
         // An answer without a limit of its own shares the context with its prompt.
         let reserve = ask.tokens_max.unwrap_or(context).min(context / 2);
-        let tokens = |prompt: &Prompt| prompt.tokens(&checkpoint.tokenizer, context, reserve);
+        let tokens = |prompt: &Prompt| prompt.tokens(&checkpoint.tokenizer, &checkpoint.format, context, reserve);
         let prompts = ask.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let prompt_tokens = prompts.iter().map(Vec::len).sum();
         let current = Choice::new(&ask, &checkpoint, &prompts, 0)?;
@@ -80,7 +80,7 @@ impl Request {
             return;
         }
         let token = current.sampler.sample(logits, &current.tokens);
-        let ended = token == END_ID;
+        let ended = self.checkpoint.format.ends.contains(&token);
         let (text, finish) = if ended { current.end() } else { current.push(token, &self.checkpoint) };
         let wanted = self.ask.logprobs.filter(|_| !ended);
         let logprob = wanted.map(|top| Logprob::new(logits, token, top, &self.checkpoint.tokenizer));

@@ -65,9 +65,10 @@ impl Worker {
     }
 
     fn start(&mut self, job: Job) -> Result<Request, ApiError> {
-        let checkpoint = self.checkpoints.borrow().clone().ok_or_else(ApiError::no_checkpoint)?;
+        let newest = || self.checkpoints.borrow().clone().ok_or_else(ApiError::no_checkpoint);
+        let checkpoint = job.model.clone().map_or_else(newest, Ok)?;
         if !self.models.iter().any(|model| Arc::ptr_eq(&model.checkpoint, &checkpoint)) {
-            let decoder = Decoder::new(checkpoint.config, &checkpoint.params).map_err(|error| {
+            let decoder = checkpoint.decoder().map_err(|error| {
                 tracing::error!(%error, round = checkpoint.round, "the checkpoint cannot be decoded");
                 ApiError::internal()
             })?;
@@ -97,7 +98,9 @@ impl Worker {
     }
 
     fn forget_models(&mut self) {
-        let newest = self.models.last().map(|model| Arc::clone(&model.checkpoint));
+        // One that comes with its decoder costs nothing to take again, and must not be kept from making room.
+        let kept = self.models.iter().rev().find(|model| model.checkpoint.decoder.is_none());
+        let newest = kept.map(|model| Arc::clone(&model.checkpoint));
         self.models.retain(|model| {
             let same = |checkpoint: &Arc<Checkpoint>| Arc::ptr_eq(checkpoint, &model.checkpoint);
             newest.as_ref().is_some_and(same) || self.active.iter().any(|request| same(request.checkpoint()))

@@ -1,11 +1,12 @@
 //! A server for one test, on a port of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use gateway::{GatewayState, NoPiece, Options, Refused, Server};
-use node::Checkpoint;
 use node::view::{NetEvent, NetState};
+use node::{Checkpoint, Models};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -28,6 +29,11 @@ impl Gateway {
 
     /// Starts a server with this checkpoint.
     pub(crate) async fn start_with(checkpoint: Option<Arc<Checkpoint>>) -> Self {
+        Self::start_in(Path::new("/nowhere/at/all"), u64::MAX, checkpoint).await
+    }
+
+    /// Starts a server over the imported models of a data directory.
+    pub(crate) async fn start_in(home: &Path, memory_bytes: u64, checkpoint: Option<Arc<Checkpoint>>) -> Self {
         let net = Arc::new(Mutex::new(NetState { version: "test".into(), ..NetState::default() }));
         let events = broadcast::channel(16).0;
         let (checkpoints, newest) = watch::channel(checkpoint);
@@ -36,6 +42,8 @@ impl Gateway {
             net: Arc::new(move || shown.lock().unwrap().clone()),
             events: events.clone(),
             checkpoints: newest,
+            models: Models::new(home),
+            models_memory_bytes: memory_bytes,
             piece: Arc::new(|| Err(NoPiece { reason: "no unit of this peer was paid yet".into() })),
             verify: Arc::new(verify),
         };

@@ -6,6 +6,7 @@ mod checkpoint;
 mod completions;
 mod gateway;
 mod http;
+mod imported;
 mod network;
 mod openai_client;
 mod pages;

@@ -7,7 +7,7 @@ use crate::gateway::Gateway;
 use crate::http::Request;
 
 /// The data of every event of a stream, without the `[DONE]` that must end it.
-async fn chunks(gateway: &Gateway, path: &str, mut body: Value) -> Vec<Value> {
+pub(crate) async fn chunks(gateway: &Gateway, path: &str, mut body: Value) -> Vec<Value> {
     body["stream"] = json!(true);
     let live = Request::post(path, &body).start(gateway.address).await;
     assert_eq!(live.status, 200);
@@ -18,7 +18,7 @@ async fn chunks(gateway: &Gateway, path: &str, mut body: Value) -> Vec<Value> {
 }
 
 /// The text of every answer, and why it ended.
-fn assembled(chunks: &[Value], answers: usize) -> Vec<(String, Value)> {
+pub(crate) fn assembled(chunks: &[Value], answers: usize) -> Vec<(String, Value)> {
     let mut all = vec![(String::new(), Value::Null); answers];
     for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
         let (text, finish) = &mut all[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
