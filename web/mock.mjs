@@ -133,10 +133,16 @@ function events(response) {
   response.on("close", () => clearInterval(timer));
 }
 
+const IMPORTED = [
+  { id: "smollm2-135m", object: "model", created: 1, owned_by: "imported", imported: true, chat: true, title: "SmolLM2 135M Instruct", licence: "apache-2.0", state_root: hex("smollm2"), parameters: 134_515_008, context: 8192 },
+  { id: "pebble", object: "model", created: 1, owned_by: "imported", imported: true, chat: false, title: "pebble", licence: null, state_root: hex("pebble"), parameters: 1_049_088, context: 256 },
+];
+
 async function chat(request, response) {
   let body = "";
   for await (const part of request) body += part;
-  const { messages, max_tokens: length } = JSON.parse(body);
+  const { model: name, messages, max_tokens: length } = JSON.parse(body);
+  const imported = IMPORTED.find((model) => model.id === name);
   const opening = messages.at(-1).content;
   if (/fail/.test(opening)) {
     response.writeHead(400, { "content-type": "application/json" });
@@ -144,7 +150,7 @@ async function chat(request, response) {
     return;
   }
   response.writeHead(200, { "content-type": "text/event-stream" });
-  const chunk = (choices, usage) => response.write(`data: ${JSON.stringify({ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1, model: "austen-1", system_fingerprint: hex(`state ${round()}`).slice(0, 8), choices, ...(usage ? { usage } : {}) })}\n\n`);
+  const chunk = (choices, usage) => response.write(`data: ${JSON.stringify({ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1, model: name, system_fingerprint: (imported?.state_root ?? hex(`state ${round()}`)).slice(0, 8), choices, ...(usage ? { usage } : {}) })}\n\n`);
   const words = babble(30, length, opening).split(/(?<= )/);
   for (const [index, word] of words.entries()) {
     if (response.destroyed) return;
@@ -173,7 +179,7 @@ createServer((request, response) => {
   const json = (value) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
   if (pathname === "/net/state") json(state(true));
   else if (pathname === "/net/events") events(response);
-  else if (pathname === "/v1/models") json({ object: "list", data: mode === "starting" ? [] : [{ id: "austen-1", object: "model", created: 1, owned_by: "cairn", round: round(), state_root: hex(`state ${round()}`) }] });
+  else if (pathname === "/v1/models") json({ object: "list", data: mode === "starting" ? [] : [...(mode === "norun" ? [] : [{ id: "austen-1", object: "model", created: 1, owned_by: "cairn", round: round(), state_root: hex(`state ${round()}`) }]), ...IMPORTED] });
   else if (pathname === "/v1/chat/completions") void chat(request, response);
   else file(pathname, response);
 }).listen(port, "127.0.0.1", () => console.log(`mock (${mode}): http://127.0.0.1:${port}/`));

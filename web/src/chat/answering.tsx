@@ -4,12 +4,12 @@ import type { JSX } from "preact";
 import { useSignalEffect } from "@preact/signals";
 import { connection, run } from "../net/store";
 import type { ModelInfo } from "./api";
-import { refreshServed, served } from "./session";
+import { busy, choose, models, refreshServed, served } from "./session";
+import * as format from "../format";
 import { HashText } from "../parts";
 import { Logo } from "../stones";
 
 export function Answering(): JSX.Element {
-  const known = run.value;
   useSignalEffect(() => {
     // Each new state, and each new connection, may have brought a newer checkpoint.
     void [run.value?.state_root, connection.value.kind];
@@ -22,14 +22,13 @@ export function Answering(): JSX.Element {
         <p class="who">
           <Who model={served.value} />
         </p>
-        <p class="what">
-          {known ? `A base model, trained on ${known.data}: it` : "A base model: it"} continues your text in the manner of what it read. It follows no instructions and knows no facts.
-        </p>
+        <p class="what">{manner(served.value)}</p>
         <p class="reader">
           <Lock />
           <span>{reader()}</span>
         </p>
       </div>
+      <Picker />
     </section>
   );
 }
@@ -37,7 +36,15 @@ export function Answering(): JSX.Element {
 function Who(props: { model: ModelInfo | null | undefined }): JSX.Element {
   const { model } = props;
   if (model === undefined) return <strong>Asking the node which checkpoint answers …</strong>;
-  if (model === null) return <strong>No checkpoint is committed yet: the first round commits one</strong>;
+  if (model === null) return <strong>{run.value ? "No checkpoint is committed yet: the first round commits one" : "There is no model here yet: `cairn models import` brings one"}</strong>;
+  if (model.imported) {
+    return (
+      <>
+        <strong>{model.id} answers</strong> <HashText value={model.state_root} what="model hash" />
+        <small class="facts">{facts(model)}</small>
+      </>
+    );
+  }
   const which = run.value?.phase === "training" ? "the newest committed checkpoint; training goes on" : run.value?.phase === "finished" ? "the final checkpoint" : "a saved checkpoint";
   return (
     <>
@@ -45,6 +52,40 @@ function Who(props: { model: ModelInfo | null | undefined }): JSX.Element {
       <small>{model.round === 0 ? "the untrained model: expect noise" : which}</small>
     </>
   );
+}
+
+/** Which model answers, when there is a choice. */
+function Picker(): JSX.Element | null {
+  const known = models.value ?? [];
+  if (known.length < 2) return null;
+  return (
+    <label class="picker">
+      <span>Model</span>
+      <select value={served.value?.id} disabled={busy.value} onChange={(event) => choose(event.currentTarget.value)}>
+        {known.map((model) => (
+          <option key={model.id} value={model.id}>
+            {model.imported ? model.id : `${model.id} (trained here)`}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+function facts(model: ModelInfo): string {
+  const known: string[] = [];
+  if (model.parameters) known.push(`${format.count(model.parameters)} parameters`);
+  if (model.context) known.push(`reads ${model.context.toLocaleString("en")} tokens`);
+  known.push(model.licence ? `licence ${model.licence}` : "no licence stated");
+  return known.join(" · ");
+}
+
+/** What can be expected of a model. */
+function manner(model: ModelInfo | null | undefined): string {
+  if (model?.chat) return "A model that others trained to answer. It remembers this conversation, and may be wrong.";
+  const known = run.value;
+  const what = model?.imported ? "A base model that others trained: it" : known ? `A base model, trained on ${known.data}: it` : "A base model: it";
+  return `${what} continues your text in the manner of what it read. It follows no instructions and knows no facts.`;
 }
 
 /** The page can tell only where it was loaded from, and that decides who can read. */

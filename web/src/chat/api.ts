@@ -38,6 +38,14 @@ export interface ModelInfo {
   id: string;
   round?: number;
   state_root?: string;
+  /** Whether others trained it. */
+  imported?: boolean;
+  /** Whether it answers, rather than continuing text. */
+  chat?: boolean;
+  title?: string;
+  licence?: string | null;
+  parameters?: number;
+  context?: number;
 }
 
 interface ErrorBody {
@@ -50,12 +58,12 @@ interface Chunk extends ErrorBody {
   usage?: { completion_tokens?: number } | null;
 }
 
-/** The model the node serves, as of its newest committed checkpoint; null before there is one. */
-export async function servedModel(): Promise<ModelInfo | null> {
+/** The models the node serves: the one that is trained, once it has a committed checkpoint, and those that others trained. */
+export async function servedModels(): Promise<ModelInfo[]> {
   const response = await reach("/v1/models", { headers: { accept: "application/json" } });
   if (!response.ok) throw await apiError(response);
   const list = (await response.json()) as { data?: ModelInfo[] };
-  return list.data?.[0] ?? null;
+  return list.data ?? [];
 }
 
 /** Streams a completion. Throws `ApiError`, or the `AbortError` of `stop`. */

@@ -1,4 +1,4 @@
-/** The Chat page: an opening goes in, the newest committed checkpoint continues it. */
+/** The Chat page: an opening goes in, the newest committed checkpoint continues it; or an imported model answers. */
 
 import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { JSX } from "preact";
-import { busy, send, settings, stop, type Settings } from "./session";
+import { busy, send, served, settings, stop, type Settings } from "./session";
 
 /** Kept while the person looks at another page. */
 const draft = signal("");
@@ -44,13 +44,13 @@ export function Composer(props: { onSend: () => void }): JSX.Element {
     >
       <div class="field">
         <label class="visually-hidden" for="opening">
-          Opening for the model to continue
+          {served.value?.chat ? "Message to the model" : "Opening for the model to continue"}
         </label>
         <textarea
           id="opening"
           ref={field}
           rows={1}
-          placeholder="Begin a sentence …"
+          placeholder={served.value?.chat ? "Ask something …" : "Begin a sentence …"}
           aria-describedby="keys"
           value={draft.value}
           onInput={(event) => (draft.value = event.currentTarget.value)}

@@ -1,7 +1,7 @@
 /** The conversation: what was asked, what was written, and the one request under way. Kept in memory only. */
 
 import { computed, effect, signal } from "@preact/signals";
-import { ApiError, complete, servedModel, type Message, type ModelInfo, type Piece } from "./api";
+import { ApiError, complete, servedModels, type Message, type ModelInfo, type Piece } from "./api";
 
 export type Status = "waiting" | "streaming" | "done" | "stopped" | "failed";
 
@@ -13,6 +13,10 @@ export interface Checkpoint {
 
 export interface Turn {
   id: number;
+  /** The imported model that answers; null for the one that is trained here. */
+  author: string | null;
+  /** Whether it is a question and an answer, rather than one passage. */
+  chat: boolean;
   opening: string;
   answer: string;
   status: Status;
@@ -31,11 +35,19 @@ export interface Settings {
 }
 
 const KEY = "cairn.chat";
+const MODEL_KEY = "cairn.chat.model";
 
 export const turns = signal<Turn[]>([]);
 export const settings = signal<Settings>(storedSettings());
-/** The checkpoint that would answer; null before there is one, undefined before the node said so. */
-export const served = signal<ModelInfo | null | undefined>(undefined);
+/** What the node serves; undefined before it said so. */
+export const models = signal<ModelInfo[] | undefined>(undefined);
+/** The model that the person chose, by name; it may be gone. */
+const chosen = signal<string | null>(storedModel());
+/** The model that would answer; null when there is none, undefined before the node said so. */
+export const served = computed<ModelInfo | null | undefined>(() => {
+  const known = models.value;
+  return known && (known.find((model) => model.id === chosen.value) ?? known[0] ?? null);
+});
 export const busy = computed(() => turns.value.some((turn) => turn.status === "waiting" || turn.status === "streaming"));
 
 let stopper: AbortController | null = null;
@@ -49,10 +61,20 @@ effect(() => {
   }
 });
 
-/** Asks which checkpoint answers now. */
+/** Asks which models and checkpoints answer now. */
 export async function refreshServed(): Promise<ModelInfo | null> {
-  served.value = await servedModel();
-  return served.value;
+  models.value = await servedModels();
+  return served.value ?? null;
+}
+
+/** Lets another model answer from now on. */
+export function choose(id: string): void {
+  chosen.value = id;
+  try {
+    localStorage.setItem(MODEL_KEY, id);
+  } catch {
+    // The choice then lasts for this visit only.
+  }
 }
 
 /** Sends an opening; the text so far goes with it. */
@@ -60,6 +82,8 @@ export async function send(opening: string): Promise<void> {
   if (busy.value || opening.trim() === "") return;
   const turn: Turn = {
     id: nextId++,
+    author: served.value?.imported ? served.value.id : null,
+    chat: served.value?.chat ?? false,
     opening,
     answer: "",
     status: "waiting",
@@ -96,7 +120,8 @@ async function answer(id: number, messages: Message[]): Promise<void> {
   stopper = own;
   try {
     const model = await refreshServed();
-    if (model === null) throw new ApiError("no checkpoint of the model is committed yet", "the first round commits one; try again in a few seconds");
+    if (model === null) throw new ApiError("there is no model to answer yet", "the first round of a run commits one; try again in a few seconds");
+    edit(id, (turn) => ({ ...turn, author: model.imported ? model.id : null, chat: model.chat ?? false }));
     const { temperature, length } = settings.value;
     let first: number | null = null;
     for await (const piece of complete({ model: model.id, messages, temperature, max_tokens: length }, own.signal)) {
@@ -163,6 +188,14 @@ function edit(id: number, change: (turn: Turn) => Turn): void {
 function reason(error: unknown): { message: string; hint: string | null } {
   if (error instanceof ApiError) return { message: error.message, hint: error.hint };
   return { message: error instanceof Error ? error.message : String(error), hint: null };
+}
+
+function storedModel(): string | null {
+  try {
+    return localStorage.getItem(MODEL_KEY);
+  } catch {
+    return null;
+  }
 }
 
 function storedSettings(): Settings {

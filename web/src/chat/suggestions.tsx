@@ -1,7 +1,7 @@
 /** Openings to try: the first lines of nothing in particular. */
 
 import type { JSX } from "preact";
-import { busy, send } from "./session";
+import { busy, send, served } from "./session";
 
 const OPENINGS = [
   "She opened the letter, and",
@@ -12,15 +12,24 @@ const OPENINGS = [
   "After dinner the gentlemen",
 ];
 
+const QUESTIONS = [
+  "What is the capital of France?",
+  "Explain in two sentences why the sky is blue.",
+  "Write a short poem about a cairn on a hill.",
+  "Give me three ideas for a rainy afternoon.",
+];
+
 export function Suggestions(): JSX.Element {
+  const chat = served.value?.chat ?? false;
   return (
-    <section class="suggestions" aria-label="Openings to try">
-      <p>Give it an opening, for example</p>
+    <section class="suggestions" aria-label={chat ? "Questions to try" : "Openings to try"}>
+      <p>{chat ? "Ask it something, for example" : "Give it an opening, for example"}</p>
       <ul>
-        {OPENINGS.map((opening) => (
+        {(chat ? QUESTIONS : OPENINGS).map((opening) => (
           <li key={opening}>
             <button type="button" disabled={busy.value} onClick={() => void send(opening)}>
-              {opening} …
+              {opening}
+              {chat ? "" : " …"}
             </button>
           </li>
         ))}

@@ -1,4 +1,4 @@
-/** An opening and its continuation, as one passage. */
+/** An opening and its continuation, as one passage; or a question and its answer. */
 
 import type { JSX } from "preact";
 import * as format from "../format";
@@ -9,11 +9,11 @@ export function TurnView(props: { turn: Turn; last: boolean }): JSX.Element {
   const open = turn.status === "waiting" || turn.status === "streaming";
   return (
     <article class={`turn ${turn.status}`} aria-busy={open}>
-      <p class="passage">
-        <b class="opening">{turn.opening}</b>
+      {turn.chat && <p class="question">{turn.opening}</p>}
+      <p class={turn.chat ? "reply" : "passage"}>
+        {!turn.chat && <b class="opening">{turn.opening}</b>}
         <span class="answer" data-answer={turn.status}>
-          {joint(turn)}
-          {format.prose(turn.answer)}
+          {turn.chat ? turn.answer : `${joint(turn)}${format.prose(turn.answer)}`}
         </span>
         {open && <i class="caret" aria-hidden="true" />}
       </p>
@@ -36,7 +36,8 @@ function joint(turn: Turn): string {
 
 function facts(turn: Turn): string[] {
   const known: string[] = [];
-  if (turn.status === "waiting") known.push("reading the opening …");
+  if (turn.status === "waiting") known.push(turn.chat ? "reading the question …" : "reading the opening …");
+  if (turn.author) known.push(turn.author);
   if (turn.checkpoint) known.push(`${turn.checkpoint.round === null ? "" : `round ${turn.checkpoint.round}, `}root ${format.short(turn.checkpoint.root)}`);
   if (turn.tokens > 0) known.push(format.tokens(turn.tokens));
   if (turn.tokens > 1 && turn.seconds > 0) known.push(format.rate((turn.tokens - 1) / turn.seconds));
