@@ -183,6 +183,29 @@ async function chatPage(page) {
   await page.screenshot({ path: join(shots, "chat.png") });
 }
 
+/** Lets an imported model answer, where there is one. */
+async function otherModel(page) {
+  const imported = await page.evaluate(async () => (await (await fetch("/v1/models")).json()).data.find((model) => model.imported)?.id);
+  if (imported === undefined) return console.log("skip no model is imported, so none can be chosen");
+  await page.locator(".picker select").selectOption(imported);
+  await page.locator("#opening").fill(OPENING);
+  await page.keyboard.press("Enter");
+  await until(page, "the chosen model answers", () => {
+    const answers = document.querySelectorAll(".turn .answer");
+    return answers.length === 2 && ["done", "failed", "stopped"].includes(answers[1].dataset.answer);
+  });
+  const facts = await page.locator(".turn-facts").last().textContent();
+  check(facts.startsWith(`${imported} · root`), "the chosen model answers and is named", facts);
+  for (const [name, width, scheme] of [["chat-model", 1280, "light"], ["chat-model-dark", 1280, "dark"], ["chat-model-phone", 390, "light"]]) {
+    await page.setViewportSize({ width, height: 900 });
+    await page.emulateMedia({ colorScheme: scheme });
+    await page.evaluate(() => scrollTo(0, 0));
+    await page.screenshot({ path: join(shots, `${name}.png`) });
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    check(overflow <= 0, `nothing of the chat is cut off at ${width} pixels, ${scheme}`, `${overflow} pixels too wide`);
+  }
+}
+
 async function main() {
   mkdirSync(shots, { recursive: true });
   const profile = mkdtempSync(join(tmpdir(), "cairn-browser-"));
@@ -195,6 +218,7 @@ async function main() {
     await runPage(page, weight);
     await pictures(page);
     await chatPage(page);
+    await otherModel(page);
     check(seen.foreign.length === 0, "no request left the node", seen.foreign.join(", "));
     check(seen.failed.length === 0, "no request failed", seen.failed.join(", "));
     check(seen.errors.length === 0, "the console shows no error", seen.errors.join("; "));

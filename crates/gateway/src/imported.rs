@@ -4,11 +4,18 @@
 //! longest time; one that answers at the moment is never taken away.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use node::{Checkpoint, Manifest, Models, ModelsError};
 use tokio::sync::Mutex;
 
 use crate::error::ApiError;
+
+/// How long a request waits for other models' answers to end. One that has just ended is let go at the next turn of the thread that decodes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The imported models, and those of them that are ready.
 #[derive(Clone, Debug)]
@@ -65,27 +72,25 @@ impl Imported {
     /// # Errors
     /// It does not fit into the memory, or it was damaged.
     pub(crate) async fn ready(&self, manifest: Manifest) -> Result<Arc<Checkpoint>, ApiError> {
-        let mut ready = Arc::clone(&self.ready).lock_owned().await;
-        if let Some(at) =
-            ready.iter().position(|model| model.hash == manifest.blake3 && model.checkpoint.name == manifest.name)
-        {
-            let model = ready.remove(at);
-            let checkpoint = Arc::clone(&model.checkpoint);
-            ready.push(model);
-            return Ok(checkpoint);
-        }
-        // One of that name that was imported anew since.
-        ready.retain(|model| model.checkpoint.name != manifest.name);
         let needed = manifest.memory_bytes();
         if needed > self.memory_bytes {
             return Err(ApiError::model_too_large(&manifest.name, needed, self.memory_bytes));
         }
-        while ready.iter().map(|model| model.bytes).sum::<u64>() + needed > self.memory_bytes {
-            let idle = ready.iter().position(|model| Arc::strong_count(&model.checkpoint) == 1);
-            let Some(idle) = idle else { return Err(ApiError::overloaded("models in use")) };
-            let forgotten = ready.remove(idle);
-            tracing::info!(model = forgotten.checkpoint.name, "an imported model makes room");
-        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut ready = loop {
+            let mut ready = Arc::clone(&self.ready).lock_owned().await;
+            if let Some(checkpoint) = known(&mut ready, &manifest) {
+                return Ok(checkpoint);
+            }
+            if make_room(&mut ready, self.memory_bytes - needed) {
+                break ready;
+            }
+            drop(ready);
+            if Instant::now() >= deadline {
+                return Err(ApiError::overloaded("models in use"));
+            }
+            tokio::time::sleep(LOOK).await;
+        };
         let models = self.models.clone();
         let read = tokio::task::spawn_blocking(move || {
             tracing::info!(model = manifest.name, "reading an imported model");
@@ -96,6 +101,29 @@ impl Imported {
         });
         read.await.map_err(|_| ApiError::internal())?
     }
+}
+
+/// The model, if it is ready; it then counts as the one that was used last.
+fn known(ready: &mut Vec<Ready>, manifest: &Manifest) -> Option<Arc<Checkpoint>> {
+    // One of that name that was imported anew since is another model.
+    ready.retain(|model| model.checkpoint.name != manifest.name || model.hash == manifest.blake3);
+    let at = ready.iter().position(|model| model.checkpoint.name == manifest.name)?;
+    let model = ready.remove(at);
+    let checkpoint = Arc::clone(&model.checkpoint);
+    ready.push(model);
+    Some(checkpoint)
+}
+
+/// Forgets models that do not answer at the moment, the longest unused first, until no more than `bytes` are taken. False when those that answer
+/// take more.
+fn make_room(ready: &mut Vec<Ready>, bytes: u64) -> bool {
+    while ready.iter().map(|model| model.bytes).sum::<u64>() > bytes {
+        let idle = ready.iter().position(|model| Arc::strong_count(&model.checkpoint) == 1);
+        let Some(idle) = idle else { return false };
+        let forgotten = ready.remove(idle);
+        tracing::info!(model = forgotten.checkpoint.name, "an imported model makes room");
+    }
+    true
 }
 
 fn read(models: &Models, manifest: &Manifest) -> Result<Checkpoint, ApiError> {

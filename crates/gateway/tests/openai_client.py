@@ -1,4 +1,4 @@
-"""Drives the server with the official client. Usage: openai_client.py BASE_URL MODEL"""
+"""Drives the server with the official client. Usage: openai_client.py BASE_URL MODEL [IMPORTED_MODEL ...]"""
 
 import asyncio
 import sys
@@ -11,11 +11,11 @@ def check(condition, what):
         sys.exit(f"failed: {what}")
 
 
-def main(base_url, name):
+def main(base_url, name, *imported):
     client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60)
 
     models = client.models.list().data
-    check([model.id for model in models] == [name], "the list of models")
+    check([model.id for model in models] == [name, *imported], "the list of models")
     check(client.models.retrieve(name).id == name, "one model")
 
     options = dict(model=name, max_tokens=12, temperature=0.7, seed=7)
@@ -76,7 +76,25 @@ def main(base_url, name):
             check(refused.body["message"] and refused.code, "an error has a message and a code")
 
     check(asyncio.run(together(base_url, messages, options)) == [text] * 4, "several clients at a time")
+    for model in imported:
+        check_imported(client, model, {**options, "model": model})
     print("all good")
+
+
+def check_imported(client, name, options):
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "It was"}]
+    chat = client.chat.completions.create(messages=messages, **options)
+    check(chat.model == name and chat.choices[0].message.content, "an answer of an imported model")
+    stream = client.chat.completions.create(messages=messages, stream=True, **options)
+    parts = [choice.delta.content or "" for chunk in stream for choice in chunk.choices]
+    check("".join(parts) == chat.choices[0].message.content, "the streamed answer of an imported model")
+    text = client.completions.create(prompt="It was", **options).choices[0].text
+    check(text, "a completion of an imported model")
+    try:
+        client.chat.completions.create(**{**options, "messages": [{"role": "user", "content": "stone " * 500}]})
+        sys.exit("failed: a prompt beyond the context was accepted")
+    except openai.BadRequestError as refused:
+        check(refused.code == "context_length_exceeded", "the code of a prompt beyond the context")
 
 
 async def together(base_url, messages, options):

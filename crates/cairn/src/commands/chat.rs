@@ -108,7 +108,7 @@ fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
 
 /// A GGUF file, a directory of Hugging Face, or a checkpoint of this program.
 fn from_file(path: &Path) -> Outcome<Local> {
-    pretrained(Pretrained::open(path).map_err(|error| node::ModelsError::from(error))?)
+    pretrained(Pretrained::open(path).map_err(node::ModelsError::from)?)
 }
 
 fn local(config: Config, params: &[f32], tokenizer: Arc<Tokenizer>) -> Outcome<Local> {

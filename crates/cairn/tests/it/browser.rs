@@ -22,12 +22,14 @@ fn the_run_page_shows_the_loss_fall_and_chat_streams() {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
     std::fs::create_dir_all(&pictures).unwrap();
     let place = Place::new();
+    crate::models::import(&place);
     let mut up = place.up(&[]);
     up.wait_for_round(1);
     let output =
         Command::new("node").arg(web().join("browser-test.mjs")).arg(up.url()).arg(&pictures).output().unwrap();
     let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
+    assert!(said.contains("the chosen model answers and is named"), "{said}");
     assert!(pictures.join("run-light.png").exists() && pictures.join("chat.png").exists(), "{said}");
     assert_eq!(up.interrupt(), Some(0));
 }

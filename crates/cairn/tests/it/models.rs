@@ -14,6 +14,12 @@ fn trained(place: &Place) -> String {
     path
 }
 
+/// A home with a small imported model.
+pub(crate) fn import(place: &Place) {
+    let path = trained(place);
+    done(place, &["models", "import", &path]);
+}
+
 fn done(place: &Place, arguments: &[&str]) -> String {
     let output = place.run(arguments);
     let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -16,6 +16,12 @@ use crate::gateway::Gateway;
 use crate::http::{Answer, Request};
 use crate::streaming::{assembled, chunks};
 
+/// The imported model that answers.
+pub(crate) const CHATTING: &str = "boulder-chat";
+
+/// The imported model that continues text.
+pub(crate) const CONTINUING: &str = "gravel";
+
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}\
                         {% if add_generation_prompt %}assistant:{% endif %}";
 
@@ -49,10 +55,10 @@ async fn post(gateway: &Gateway, path: &str, body: Value) -> Answer {
 }
 
 /// A home with a model that answers and one that continues, and a server with a checkpoint of its own.
-async fn with_two() -> (tempfile::TempDir, Gateway) {
+pub(crate) async fn with_two() -> (tempfile::TempDir, Gateway) {
     let home = tempfile::tempdir().unwrap();
-    import(home.path(), &pretrained(Some(TEMPLATE)), "boulder-chat");
-    import(home.path(), &pretrained(None), "gravel");
+    import(home.path(), &pretrained(Some(TEMPLATE)), CHATTING);
+    import(home.path(), &pretrained(None), CONTINUING);
     let gateway = Gateway::start_in(home.path(), u64::MAX, Some(checkpoint::at_round(3))).await;
     (home, gateway)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::checkpoint::NAME;
-use crate::completions::gateway;
+use crate::imported::{CHATTING, CONTINUING, with_two};
 
 /// An interpreter that can import the client: `CAIRN_PYTHON`, the one that the check script makes, or the system's.
 fn python() -> Option<PathBuf> {
@@ -25,10 +25,16 @@ async fn the_official_client_understands_every_answer() {
         writeln!(std::io::stderr(), "{why}").unwrap();
         return;
     };
-    let gateway = gateway().await;
+    let (_home, gateway) = with_two().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openai_client.py");
     let url = format!("http://{}/v1", gateway.address);
-    let output = tokio::process::Command::new(python).arg(script).arg(url).arg(NAME).output().await.unwrap();
+    let output = tokio::process::Command::new(python)
+        .arg(script)
+        .arg(url)
+        .args([NAME, CHATTING, CONTINUING])
+        .output()
+        .await
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("all good"), "{said}");
