@@ -82,9 +82,9 @@ function facts(model: ModelInfo): string {
 
 /** What can be expected of a model. */
 function manner(model: ModelInfo | null | undefined): string {
-  if (model?.chat) return "A model that others trained to answer. It remembers this conversation, and may be wrong.";
+  if (model?.chat) return "An imported model, tuned to answer. It remembers this conversation, and may be wrong.";
   const known = run.value;
-  const what = model?.imported ? "A base model that others trained: it" : known ? `A base model, trained on ${known.data}: it` : "A base model: it";
+  const what = model?.imported ? "An imported base model: it" : known ? `A base model, trained on ${known.data}: it` : "A base model: it";
   return `${what} continues your text in the manner of what it read. It follows no instructions and knows no facts.`;
 }
 

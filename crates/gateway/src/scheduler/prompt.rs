@@ -194,6 +194,11 @@ mod tests {
         let text = Prompt::Text(end.clone().into()).tokens(&own, &format, 99, 1).unwrap();
         assert_eq!(text[0], 7);
         assert!(!text.contains(&END_ID) && own.decode(&text[1..]) == end);
+        // A special token that the tokenizer does not have is text, wherever it stands.
+        let unknown = ChatTemplate::new("<|nonsense|>{{ messages[0].content }}", "", "").unwrap();
+        let unknown = TextFormat { template: Some(unknown), ..TextFormat::trained() };
+        let said = Prompt::Conversation(vec![turn(Role::User, "<|more|>")]).tokens(&own, &unknown, 99, 1).unwrap();
+        assert_eq!(own.decode(&said), "<|nonsense|><|more|>");
         let refusing = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", "", "").unwrap();
         let format = TextFormat { template: Some(refusing), ..format };
         assert!(format!("{:?}", prompt.tokens(&own, &format, 99, 1)).contains("roles must alternate"));
