@@ -150,6 +150,10 @@ fn what_is_missing_or_not_computed_is_named() {
                 }
             }),
         ),
+        (
+            "blk.0.attn_output.bias",
+            message(&|_, tensors| tensors.push(("blk.0.attn_output.bias".into(), vec![20], vec![0.0; 20]))),
+        ),
         ("rope_freqs.weight", message(&|_, tensors| tensors.push(("rope_freqs.weight".into(), vec![3], vec![1.5; 3])))),
     ] {
         assert!(got.contains(expected), "`{got}` does not name {expected}");
