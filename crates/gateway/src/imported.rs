@@ -127,10 +127,7 @@ fn make_room(ready: &mut Vec<Ready>, bytes: u64) -> bool {
 }
 
 fn read(models: &Models, manifest: &Manifest) -> Result<Checkpoint, ApiError> {
-    let model = models.open(manifest).map_err(|error| ApiError::unusable_model(&error))?;
+    let model = models.open_decoder(manifest).map_err(|error| ApiError::unusable_model(&error))?;
     let hash = manifest.blake3.parse().map_err(|_| ApiError::internal())?;
-    Checkpoint::pretrained(manifest.name.clone(), hash, model).map_err(|error| {
-        tracing::error!(%error, "an imported model cannot be decoded");
-        ApiError::internal()
-    })
+    Ok(Checkpoint::pretrained(manifest.name.clone(), hash, model))
 }

@@ -3,7 +3,8 @@
 //! Purpose: whatever file a model comes in, the decoder, the trainer and the API meet one shape of it. Sources: the tensor
 //! names of Hugging Face's Llama, Qwen2 and Qwen3, and the metadata of GGUF files of the architectures `llama`, `qwen2` and `qwen3`.
 //!
-//! Quantised tensors are read into f32, so a model takes 4 bytes for each parameter. What a file asks for and this crate does
+//! To train or to export, a model is read into f32 ([`Pretrained::open`]), 4 bytes for each parameter; to decode, quantised matrices
+//! stay as they are ([`Pretrained::open_decoder`]). What a file asks for and this crate does
 //! not compute (experts, other rotations, other tokenizers) is an error that names it, never an approximation.
 //!
 //! A model is written as a directory of Hugging Face ([`Pretrained::save_hugging_face`]) or as a GGUF file
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::gguf::decoder_from_gguf;
 use crate::config::{Config, ConfigError};
+use crate::decoder::Decoder;
 use crate::files::{self, FileError};
 use crate::gguf::GgufError;
 use crate::template::{ChatTemplate, TemplateError};
@@ -144,6 +146,21 @@ impl Pretrained {
             Source::HuggingFace => hugging_face::read(&files.folder),
             Source::Checkpoint => Self::from_checkpoint(path),
         }
+    }
+
+    /// As [`Pretrained::open`], ready to decode: the parameters of the first are left out. Matrices of a GGUF file stay quantised, so that
+    /// a model takes little more memory than its file.
+    ///
+    /// # Errors
+    /// As [`Pretrained::open`].
+    pub fn open_decoder(path: &Path) -> Result<(Self, Decoder), PretrainedError> {
+        if source_files(path)?.source == Source::Gguf {
+            let file = crate::gguf::load(path)?;
+            return Ok((Self::without_params(&file)?, decoder_from_gguf(&file)?));
+        }
+        let model = Self::open(path)?;
+        let decoder = Decoder::new(model.config, &model.params)?;
+        Ok((Self { params: Vec::new(), ..model }, decoder))
     }
 
     /// Reads a checkpoint of this program, which is a base model.

@@ -48,23 +48,20 @@ impl TextFormat {
 }
 
 impl Checkpoint {
-    /// A model that others trained, ready to decode. `hash` is that of its files.
-    ///
-    /// # Errors
-    /// The config is unsound, which no reader of models lets pass.
-    pub fn pretrained(name: String, hash: Hash, model: Pretrained) -> Result<Self, ConfigError> {
+    /// A model that others trained, and its decoder. `hash` is that of its files.
+    pub fn pretrained(name: String, hash: Hash, (model, decoder): (Pretrained, Decoder)) -> Self {
         let opening = model.opening();
-        let Pretrained { config, params, tokenizer, template, begin, ends, .. } = model;
-        Ok(Self {
+        let Pretrained { config, tokenizer, template, begin, ends, .. } = model;
+        Self {
             round: 0,
             state_root: hash,
             name,
             config,
-            decoder: Some(Arc::new(Decoder::new(config, &params)?)),
+            decoder: Some(Arc::new(decoder)),
             params: Arc::default(),
             tokenizer: Arc::new(tokenizer),
             format: Arc::new(TextFormat { begin, opening, ends, template }),
-        })
+        }
     }
 
     /// A decoder of this model for a thread of its own.

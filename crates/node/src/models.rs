@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use model::Pretrained;
 use model::pretrained::{SourceFiles, source_files};
+use model::{Decoder, Pretrained};
 
 pub use self::error::ModelsError;
 pub use self::manifest::{Manifest, StoredFile};
@@ -124,6 +124,19 @@ impl Models {
     /// # Errors
     /// A file is missing or was changed, or the model cannot be read any more.
     pub fn open(&self, manifest: &Manifest) -> Result<Pretrained, ModelsError> {
+        Ok(Pretrained::open(&self.checked(manifest)?)?)
+    }
+
+    /// As [`Models::open`], ready to decode.
+    ///
+    /// # Errors
+    /// As [`Models::open`].
+    pub fn open_decoder(&self, manifest: &Manifest) -> Result<(Pretrained, Decoder), ModelsError> {
+        Ok(Pretrained::open_decoder(&self.checked(manifest)?)?)
+    }
+
+    /// What to open, once every file was found to have its hash.
+    fn checked(&self, manifest: &Manifest) -> Result<PathBuf, ModelsError> {
         let folder = self.folder.join(&manifest.name);
         for stored in &manifest.files {
             let path = folder.join(&stored.name);
@@ -134,7 +147,7 @@ impl Models {
                 return Err(changed());
             }
         }
-        Ok(Pretrained::open(&manifest.path_in(&folder))?)
+        Ok(manifest.path_in(&folder))
     }
 
     /// Removes a model by its whole name.

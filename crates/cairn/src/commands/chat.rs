@@ -85,8 +85,8 @@ pub(crate) fn run(args: &ChatArgs, home: &Path) -> Outcome {
 fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
     if let Some(name) = &args.model {
         let models = Models::new(home);
-        let model = models.open(&models.find(name)?)?;
-        return Ok(Writer::Local(Box::new(pretrained(model)?)));
+        let model = models.open_decoder(&models.find(name)?)?;
+        return Ok(Writer::Local(Box::new(pretrained(model))));
     }
     if let Some(path) = &args.checkpoint {
         return Ok(Writer::Local(Box::new(from_file(path)?)));
@@ -108,23 +108,25 @@ fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
 
 /// A GGUF file, a directory of Hugging Face, or a checkpoint of this program.
 fn from_file(path: &Path) -> Outcome<Local> {
-    pretrained(Pretrained::open(path).map_err(node::ModelsError::from)?)
+    Ok(pretrained(Pretrained::open_decoder(path).map_err(node::ModelsError::from)?))
 }
 
 fn local(config: Config, params: &[f32], tokenizer: Arc<Tokenizer>) -> Outcome<Local> {
     let decoder = Decoder::new(config, params).map_err(|error| Failure::new(Code::CorruptData, error))?;
-    let ctx = Context::new(node::probe::cores());
-    Ok(Local { ctx, decoder, tokenizer, ends: vec![model::END_ID], begin: None, conversation: None })
+    Ok(Local { ctx: context(), decoder, tokenizer, ends: vec![model::END_ID], begin: None, conversation: None })
 }
 
-fn pretrained(model: Pretrained) -> Outcome<Local> {
-    let Pretrained { config, params, tokenizer, template, begin, ends, .. } = model;
-    let base = local(config, &params, Arc::new(tokenizer))?;
+fn pretrained((model, decoder): (Pretrained, Decoder)) -> Local {
+    let Pretrained { tokenizer, template, begin, ends, .. } = model;
     let conversation = template.map(|template| {
-        let cache = base.decoder.cache();
+        let cache = decoder.cache();
         Conversation { template, turns: Vec::new(), tokens: Vec::new(), cache }
     });
-    Ok(Local { begin, ends, conversation, ..base })
+    Local { ctx: context(), decoder, tokenizer: Arc::new(tokenizer), begin, ends, conversation }
+}
+
+fn context() -> Context {
+    Context::new(node::probe::cores())
 }
 
 fn answer(writer: &mut Writer, args: &ChatArgs, prompt: &str, seed: u64) -> Outcome {

@@ -29,6 +29,13 @@ impl Pretrained {
     /// # Errors
     /// The file lacks something, or the model is of a kind that this crate does not compute.
     pub fn from_gguf(file: &Gguf<'_>) -> Result<Self, PretrainedError> {
+        let about = Self::without_params(file)?;
+        let neighbours = file.metadata().string("general.architecture")? == "llama";
+        Ok(Self { params: params(file, &about.config, neighbours)?, ..about })
+    }
+
+    /// All but the parameters.
+    pub(super) fn without_params(file: &Gguf<'_>) -> Result<Self, PretrainedError> {
         let metadata = file.metadata();
         let architecture = metadata.string("general.architecture")?;
         let config = config(file, architecture)?;
@@ -61,7 +68,7 @@ impl Pretrained {
             stored: Self::commonest(
                 file.tensors().iter().map(|tensor| (tensor.tensor_type.name(), tensor.range.len() as u64)),
             ),
-            params: params(file, &config, architecture == "llama")?,
+            params: Vec::new(),
             config,
             tokenizer,
             template,

@@ -141,14 +141,23 @@ impl Manifest {
         }
     }
 
-    /// Memory of the model when it is ready to run: its parameters in f32, and its head in the order in which decoding reads it.
+    /// Memory of the model when it is ready to run, at most: twice its file where its matrices stay quantised, else its parameters in
+    /// f32, and its head in the order in which decoding reads it.
     pub fn kept_bytes(&self) -> u64 {
+        if self.is_quantised() {
+            return self.bytes.saturating_mul(2);
+        }
         let head = (self.vocabulary as u64).saturating_mul(self.width as u64);
         self.parameters.saturating_add(head).saturating_mul(4)
     }
 
-    /// Memory that it takes at most, while it is made ready: its files and its parameters in f32 besides.
+    /// Memory that it takes at most, while it is made ready: its files and, where they are not quantised, its parameters in f32 besides.
     pub fn memory_bytes(&self) -> u64 {
-        self.kept_bytes().saturating_add(self.parameters.saturating_mul(4)).saturating_add(self.bytes)
+        let parameters = if self.is_quantised() { 0 } else { self.parameters.saturating_mul(4) };
+        self.kept_bytes().saturating_add(parameters).saturating_add(self.bytes)
+    }
+
+    fn is_quantised(&self) -> bool {
+        self.format == "gguf" && self.stored.starts_with('Q')
     }
 }
