@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Look at this machine: cores, memory, instruction set, speed, port, disk
     Doctor(DoctorArgs),
+    /// Prove that this machine computes exactly as every other: all kernels and a training run against recorded hashes
+    Conformance(ConformanceArgs),
     /// Run one peer, told what to do on standard input (started by `up --processes`)
     #[command(hide = true)]
     Peer,
@@ -258,6 +260,19 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) page: PageArgs,
     /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConformanceArgs {
+    /// Only this instruction set of the machine, for example `avx2` or `scalar`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) isa: Option<String>,
+    /// Only this number of threads
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=2))]
+    pub(crate) threads: Option<u16>,
+    /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

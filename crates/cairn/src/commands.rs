@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod chat;
+pub(crate) mod conformance;
 pub(crate) mod doctor;
 pub(crate) mod models;
 pub(crate) mod peer;

@@ -19,7 +19,7 @@ pub(crate) enum Code {
     CorruptData = 6,
     /// The disk is full or refuses to write.
     Storage = 7,
-    /// A piece does not verify.
+    /// A piece does not verify, or this machine does not compute as the contract says.
     NotVerified = 8,
     /// Peers computed different states for one round.
     Divergence = 9,

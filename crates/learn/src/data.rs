@@ -114,6 +114,14 @@ impl Corpus {
         Self::new(manifest, &texts, tokenizer)
     }
 
+    /// The first `bytes` bytes of each bundled text, or a few less: text for checks that must be quick on slow machines. Its
+    /// manifest is that of the whole texts.
+    pub(crate) fn excerpt(bytes: usize) -> Result<Self, CorpusError> {
+        let manifest = Manifest::from_bytes(BUNDLED_MANIFEST.as_bytes())?;
+        let texts = BUNDLED.map(|(name, text)| (name, &text[..text.floor_char_boundary(bytes)]));
+        Self::new(manifest, &texts, Tokenizer::from_bytes(BUNDLED_TOKENIZER)?)
+    }
+
     /// Cuts texts, which are in the order of the manifest's files, into tokens.
     fn new(manifest: Manifest, texts: &[(&str, &str)], tokenizer: Tokenizer) -> Result<Self, CorpusError> {
         manifest.check_tokenizer(&tokenizer)?;

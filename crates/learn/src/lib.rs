@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod baseline;
+pub mod conformance;
 pub mod data;
 pub mod evaluation;
 pub mod inner;

@@ -19,6 +19,7 @@ pub use cached::{CacheShape, CachedRows, PAGE, attention_cached};
 
 use crate::Context;
 use crate::arch::Isa;
+use crate::fault::slip;
 
 /// What the backward reads.
 struct Saved<'a> {
@@ -97,6 +98,7 @@ pub fn attention_forward(
     } else {
         blocked::forward(ctx, shape, q, k, v, out, stats);
     }
+    slip("attention_forward", out);
 }
 
 /// Computes the gradients of [`attention_forward`], which are overwritten. Weights are recomputed from `stats`.
@@ -131,4 +133,5 @@ pub fn attention_backward(
     } else {
         blocked::backward(ctx, shape, saved, dq, dk, dv);
     }
+    slip("attention_backward", dk);
 }

@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::arch::{LANES, lanes_kernel};
+use crate::fault::slip;
 
 /// Rows that one forward task handles.
 const TASK_ROWS: usize = 32;
@@ -18,6 +19,7 @@ pub fn bias_forward(ctx: &Context, rows: usize, d: usize, bias: &[f32], x: &mut 
     if d > 0 {
         ctx.threads().for_each(x.chunks_mut(TASK_ROWS * d).collect(), |x| add_rows(ctx.isa(), bias, x));
     }
+    slip("bias_forward", x);
 }
 
 /// Computes `dbias += Σ_rows dx`: 32 fixed chunks of rows, each summed in order from zero, then the chunks in order.
@@ -40,6 +42,7 @@ pub fn bias_backward(ctx: &Context, rows: usize, d: usize, dx: &[f32], dbias: &m
     for partial in partial.chunks(d) {
         add_rows(ctx.isa(), partial, dbias);
     }
+    slip("bias_backward", dbias);
 }
 
 lanes_kernel! {

@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::arch::{LANES, lanes_kernel};
+use crate::fault::{slip, slip_bool, slip_f64};
 use crate::reduce::dot_lanes;
 
 /// Values that one task handles; also the chunk of whole-array sums.
@@ -18,6 +19,7 @@ pub fn add_assign(ctx: &Context, y: &mut [f32], x: &[f32]) {
     assert_eq!(y.len(), x.len(), "add_assign of different lengths");
     let work = y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).collect();
     ctx.threads().for_each(work, |(y, x)| add_chunk(ctx.isa(), y, x));
+    slip("add_assign", y);
 }
 
 /// Computes `y += a·x` as one fused multiply-add per value.
@@ -28,16 +30,18 @@ pub fn axpy(ctx: &Context, a: f32, x: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), x.len(), "axpy of different lengths");
     let work = y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).collect();
     ctx.threads().for_each(work, |(y, x)| axpy_chunk(ctx.isa(), a, y, x));
+    slip("axpy", y);
 }
 
 /// Computes `x *= a`.
 pub fn scale(ctx: &Context, a: f32, x: &mut [f32]) {
     ctx.threads().for_each(x.chunks_mut(CHUNK).collect(), |x| scale_chunk(ctx.isa(), a, x));
+    slip("scale", x);
 }
 
 /// Computes Σ x²: chunks of 1024 values by the row reduction in f32, then the chunks in f64, in order.
 pub fn sum_squares(ctx: &Context, x: &[f32]) -> f64 {
-    dot(ctx, x, x)
+    slip_f64("sum_squares", dot(ctx, x, x))
 }
 
 /// Computes Σ x·y: chunks of 1024 values by the row reduction in f32, then the chunks in f64, in order.
@@ -49,13 +53,13 @@ pub fn dot(ctx: &Context, x: &[f32], y: &[f32]) -> f64 {
     let mut partial = vec![0.0f32; x.len().div_ceil(SUM_CHUNK)];
     let work = partial.chunks_mut(CHUNK / SUM_CHUNK).zip(x.chunks(CHUNK).zip(y.chunks(CHUNK))).collect();
     ctx.threads().for_each(work, |(partial, (x, y))| dot_chunk(ctx.isa(), partial, x, y));
-    partial.into_iter().map(f64::from).sum()
+    slip_f64("dot", partial.into_iter().map(f64::from).sum())
 }
 
 /// Tells whether no value is infinite or NaN.
 pub fn is_finite(ctx: &Context, x: &[f32]) -> bool {
     let finite = |x: &[f32]| x.iter().fold(true, |all, x| all & x.is_finite());
-    ctx.threads().map(x.chunks(CHUNK).collect(), finite).into_iter().all(|finite| finite)
+    slip_bool("is_finite", ctx.threads().map(x.chunks(CHUNK).collect(), finite).into_iter().all(|finite| finite))
 }
 
 lanes_kernel! {

@@ -1,6 +1,7 @@
 //! Embedding look-up and its gradient.
 
 use crate::Context;
+use crate::fault::slip;
 
 /// Copies row `tokens[i]` of `table` `[vocab, d]` to row `i` of `out` `[tokens, d]`.
 ///
@@ -11,6 +12,7 @@ pub fn embedding_gather(_ctx: &Context, tokens: &[u32], table: &[f32], d: usize,
     for (token, out) in tokens.iter().zip(out.chunks_exact_mut(d.max(1))) {
         out.copy_from_slice(row(table, *token, d));
     }
+    slip("embedding_gather", out);
 }
 
 /// Adds row `i` of `dout` `[tokens, d]` to row `tokens[i]` of `dtable` `[vocab, d]`, sequentially in token order.
@@ -26,6 +28,7 @@ pub fn embedding_scatter_add(_ctx: &Context, tokens: &[u32], dout: &[f32], d: us
             *sum += x;
         }
     }
+    slip("embedding_scatter_add", dtable);
 }
 
 fn row(table: &[f32], token: u32, d: usize) -> &[f32] {

@@ -11,6 +11,7 @@ mod reference;
 
 use crate::Context;
 use crate::arch::{Isa, MatMut, lanes_kernel};
+use crate::fault::slip;
 
 /// How to read an operand: element (row, column) is `data[row * row_stride + column * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,7 @@ pub fn matmul_nn(ctx: &Context, m: usize, n: usize, k: usize, a: &[f32], b: &[f3
     let a = View { data: a, stride: k, layout: Layout::Plain };
     let b = View { data: b, stride: n, layout: Layout::Plain };
     matmul_strided(ctx, GemmShape { m, n, k }, a, b, c, n, accumulate);
+    slip("matmul_nn", c);
 }
 
 /// Computes C `[m, n]` (+)= A `[m, k]` · Bᵀ with B `[n, k]`: `y = x·Wᵀ` for a weight stored as `[out, in]`.
@@ -96,6 +98,7 @@ pub fn matmul_nt(ctx: &Context, m: usize, n: usize, k: usize, a: &[f32], b: &[f3
     let a = View { data: a, stride: k, layout: Layout::Plain };
     let b = View { data: b, stride: k, layout: Layout::Transposed };
     matmul_strided(ctx, GemmShape { m, n, k }, a, b, c, n, accumulate);
+    slip("matmul_nt", c);
 }
 
 /// Computes C `[m, n]` (+)= Aᵀ · B with A `[k, m]` and B `[k, n]`: `dW = dyᵀ·x`.
@@ -107,6 +110,7 @@ pub fn matmul_tn(ctx: &Context, m: usize, n: usize, k: usize, a: &[f32], b: &[f3
     let a = View { data: a, stride: m, layout: Layout::Transposed };
     let b = View { data: b, stride: n, layout: Layout::Plain };
     matmul_strided(ctx, GemmShape { m, n, k }, a, b, c, n, accumulate);
+    slip("matmul_tn", c);
 }
 
 /// Computes C (+)= A · B for windows of larger matrices; rows of C are `c_stride` apart.
@@ -125,12 +129,13 @@ pub fn matmul_strided(
     let GemmShape { m, n, k } = shape;
     let a = Operand::new(a.layout, a.data, a.stride, m, k);
     let b = Operand::new(b.layout, b.data, b.stride, k, n);
-    let c = MatMut::new(c, m, n, c_stride);
+    let target = MatMut::new(c, m, n, c_stride);
     if ctx.isa() == Isa::Scalar {
-        reference::product(ctx, k, a, b, c, accumulate);
+        reference::product(ctx, k, a, b, target, accumulate);
     } else {
-        blocked::product(ctx, k, a, b, c, accumulate);
+        blocked::product(ctx, k, a, b, target, accumulate);
     }
+    slip("matmul_strided", c);
 }
 
 /// Runs `steps` rounds of 12 independent fused multiply-adds of 16 lanes in registers and returns their FLOPs: the peak that a

@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::arch::{LANES, Lanes, lanes_kernel};
+use crate::fault::{slip, slip_f64};
 use crate::gemm::{matmul_nn, matmul_nt, matmul_tn};
 use crate::math::{exp_lanes, ln_f64};
 use crate::reduce::max_lanes;
@@ -59,7 +60,7 @@ pub fn head_loss(
         matmul_nn(ctx, rows, d, vocab, logits, weight, dhidden, false);
         matmul_tn(ctx, vocab, d, rows, logits, hidden, dweight, true);
     }
-    losses.into_iter().fold(0.0, |sum, loss| sum + loss)
+    slip_f64("head_loss", losses.into_iter().fold(0.0, |sum, loss| sum + loss))
 }
 
 /// Computes the same loss as [`head_loss`], bit for bit, without gradients.
@@ -86,7 +87,7 @@ pub fn head_loss_forward(
         matmul_nt(ctx, targets.len(), vocab, d, hidden, weight, logits, false);
         row_losses(ctx, vocab, logits, targets, None, losses);
     }
-    losses.into_iter().fold(0.0, |sum, loss| sum + loss)
+    slip_f64("head_loss_forward", losses.into_iter().fold(0.0, |sum, loss| sum + loss))
 }
 
 fn check_head(rows: usize, d: usize, vocab: usize, hidden: &[f32], weight: &[f32], targets: &[u32], chunk: usize) {
@@ -116,6 +117,7 @@ fn row_losses(
     ctx.threads().for_each(work.collect(), |((logits, targets), losses)| {
         loss_rows(ctx.isa(), vocab, logits, targets, scale, losses);
     });
+    slip("cross_entropy", logits);
 }
 
 lanes_kernel! {

@@ -9,9 +9,10 @@ mod wide;
 
 pub use half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 pub(crate) use wide::ln as ln_f64;
-pub(crate) use wide::{cos as cos_f64, exp as exp_f64, sin as sin_f64};
+pub(crate) use wide::{cos as cos_f64, exp as exp_f64, sin as sin_f64, tanh as tanh_f64};
 
 use crate::arch::{Lanes, One};
+use crate::fault::{slip_f32, slip_lanes};
 
 /// Largest error of [`exp`] in units in the last place (tested against f64).
 pub const EXP_MAX_ULP: f64 = 1.1;
@@ -70,17 +71,17 @@ pub fn powf(x: f32, y: f32) -> f32 {
     if x == 0.0 || x == f32::INFINITY {
         return if (x == 0.0) == (y > 0.0) { 0.0 } else { f32::INFINITY };
     }
-    wide::exp(f64::from(y) * wide::ln(f64::from(x))) as f32
+    slip_f32("powf", wide::exp(f64::from(y) * wide::ln(f64::from(x))) as f32)
 }
 
 /// Computes √x, correctly rounded.
 pub fn sqrt(x: f32) -> f32 {
-    x.sqrt()
+    slip_f32("sqrt", x.sqrt())
 }
 
 /// Computes 1 / √x as two correctly rounded operations; never the processor's approximation.
 pub fn rsqrt(x: f32) -> f32 {
-    1.0 / x.sqrt()
+    slip_f32("rsqrt", 1.0 / x.sqrt())
 }
 
 /// The vector form of [`exp`].
@@ -106,14 +107,14 @@ pub(crate) fn exp_lanes<S: Lanes>(s: S, x: S::F) -> S::F {
     let half = s.half_i(n);
     let rest = s.sub_i(n, half);
     let p = s.mul(p, power_of_two(s, half));
-    s.mul(p, power_of_two(s, rest))
+    slip_lanes(s, "exp", s.mul(p, power_of_two(s, rest)))
 }
 
 /// The vector form of [`sigmoid`].
 #[inline(always)]
 pub(crate) fn sigmoid_lanes<S: Lanes>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);
-    s.div(one, s.add(one, exp_lanes(s, s.mul(x, s.splat(-1.0)))))
+    slip_lanes(s, "sigmoid", s.div(one, s.add(one, exp_lanes(s, s.mul(x, s.splat(-1.0))))))
 }
 
 #[inline(always)]

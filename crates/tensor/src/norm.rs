@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::arch::{LANES, Lanes, lanes_kernel};
+use crate::fault::slip;
 use crate::reduce::dot_lanes;
 
 /// Rows that one forward task handles.
@@ -33,6 +34,7 @@ pub fn rmsnorm_forward(
     let inputs = x.chunks(TASK_ROWS * d);
     let work = out.chunks_mut(TASK_ROWS * d).zip(inv_rms.chunks_mut(TASK_ROWS)).zip(inputs).collect();
     ctx.threads().for_each(work, |((out, inv_rms), x)| forward_rows(ctx.isa(), x, gain, eps, out, inv_rms));
+    slip("rmsnorm_forward", out);
 }
 
 /// Computes the gradient: `dx` is overwritten, `dgain` accumulates.
@@ -106,6 +108,7 @@ fn backward(ctx: &Context, pass: Backward<'_>, dx: &mut [f32], dgain: &mut [f32]
             *sum += x;
         }
     }
+    slip("rmsnorm_backward", dx);
 }
 
 struct Rows<'a> {

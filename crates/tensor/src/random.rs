@@ -3,6 +3,7 @@
 //! A stream is named by a 32-byte key and a purpose; both go through BLAKE3 into Philox's 64-bit key and the upper half of its 128-bit
 //! counter. Block `i` of a stream depends on nothing but the name and `i`, so any part of it can be drawn anywhere.
 
+use crate::fault::{slip_f32, slip_u32};
 use crate::math::{cos_f64, ln_f64, sin_f64};
 
 /// A stream of random numbers. Cloning copies the position.
@@ -47,7 +48,7 @@ impl Stream {
             self.left = 4;
         }
         self.left -= 1;
-        self.block[3 - self.left]
+        slip_u32("random_bits", self.block[3 - self.left])
     }
 
     /// Draws 64 uniform bits, the low half first.
@@ -70,7 +71,7 @@ impl Stream {
         let angle = f64::from(self.next_u32()) / 4_294_967_296.0 * std::f64::consts::TAU;
         let radius = (-2.0 * ln_f64(radius)).sqrt();
         self.spare = Some(((radius * sin_f64(angle)) as f32).to_bits());
-        (radius * cos_f64(angle)) as f32
+        slip_f32("random_normal", (radius * cos_f64(angle)) as f32)
     }
 
     /// Draws an integer from 0..n without bias (Lemire, arXiv:1805.10941).

@@ -4,6 +4,7 @@
 //! `i + 4`, `i + 2`, `i + 1`. Lanes of the last, short group take +0.
 
 use crate::arch::{LANES, Lanes, Portable};
+use crate::fault::slip_f32;
 
 /// Sums a row by the contract's tree. Error at most `len / 16 + 4` roundings.
 pub fn sum(x: &[f32]) -> f32 {
@@ -25,7 +26,7 @@ pub(crate) fn sum_lanes<S: Lanes>(s: S, x: &[f32]) -> f32 {
     for group in x.chunks(LANES) {
         lanes = s.add(lanes, s.load_or(group, 0.0));
     }
-    s.sum_lanes(lanes)
+    slip_f32("row_sum", s.sum_lanes(lanes))
 }
 
 #[inline(always)]
@@ -34,7 +35,7 @@ pub(crate) fn dot_lanes<S: Lanes>(s: S, x: &[f32], y: &[f32]) -> f32 {
     for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
         lanes = s.mul_add(s.load_or(x, 0.0), s.load_or(y, 0.0), lanes);
     }
-    s.sum_lanes(lanes)
+    slip_f32("row_dot", s.sum_lanes(lanes))
 }
 
 #[inline(always)]
@@ -43,5 +44,5 @@ pub(crate) fn max_lanes<S: Lanes>(s: S, x: &[f32]) -> f32 {
     for group in x.chunks(LANES) {
         lanes = s.max(lanes, s.load_or(group, f32::NEG_INFINITY));
     }
-    s.max_lanes(lanes)
+    slip_f32("row_max", s.max_lanes(lanes))
 }

@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::arch::{LANES, lanes_kernel};
+use crate::fault::slip;
 use crate::math::{cos_f64, exp_f64, ln_f64, sin_f64};
 
 /// Rows that one task handles.
@@ -38,17 +39,19 @@ impl RopeTable {
         let frequency = |i: usize| exp_f64(-(2.0 * i as f64 / head_dim as f64) * log_theta);
         let frequencies: Vec<f64> = (0..half).map(frequency).map(scale).collect();
         let angles = || (0..context).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
-        RopeTable {
-            half,
-            context,
-            cos: angles().map(|angle| cos_f64(angle) as f32).collect(),
-            sin: angles().map(|angle| sin_f64(angle) as f32).collect(),
-        }
+        let mut cos: Vec<f32> = angles().map(|angle| cos_f64(angle) as f32).collect();
+        slip("rope_table", &mut cos);
+        RopeTable { half, context, cos, sin: angles().map(|angle| sin_f64(angle) as f32).collect() }
     }
 
     /// The number of positions.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// All cosines and all sines, `[context, head_dim / 2]` each.
+    pub(crate) fn values(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
     }
 
     fn row(&self, position: u32) -> (&[f32], &[f32]) {
@@ -85,6 +88,7 @@ pub fn rope(
     }
     let work = x.chunks_mut(TASK_ROWS * d).zip(positions.chunks(TASK_ROWS)).collect();
     ctx.threads().for_each(work, |(x, positions)| rotate_rows(ctx.isa(), x, positions, table, d, inverse));
+    slip("rope", x);
 }
 
 lanes_kernel! {

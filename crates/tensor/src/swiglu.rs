@@ -3,6 +3,7 @@
 use crate::Context;
 use crate::arch::{LANES, lanes_kernel};
 use crate::elementwise::CHUNK;
+use crate::fault::slip;
 use crate::math::sigmoid_lanes;
 
 /// Computes `out = gate · sigmoid(gate) · up` for arrays of any shape.
@@ -13,6 +14,7 @@ pub fn swiglu_forward(ctx: &Context, gate: &[f32], up: &[f32], out: &mut [f32]) 
     assert!(gate.len() == out.len() && up.len() == out.len(), "swiglu_forward of different lengths");
     let work = out.chunks_mut(CHUNK).zip(gate.chunks(CHUNK).zip(up.chunks(CHUNK))).collect();
     ctx.threads().for_each(work, |(out, (gate, up))| forward_chunk(ctx.isa(), gate, up, out));
+    slip("swiglu_forward", out);
 }
 
 /// Computes the gradients with respect to gate and up, which are overwritten.
@@ -30,6 +32,7 @@ pub fn swiglu_backward(ctx: &Context, gate: &[f32], up: &[f32], dout: &[f32], dg
     ctx.threads().for_each(work, |((dgate, dup), ((gate, up), dout))| {
         backward_chunk(ctx.isa(), gate, up, dout, dgate, dup);
     });
+    slip("swiglu_backward", dgate);
 }
 
 lanes_kernel! {

@@ -12,6 +12,13 @@ fn an_unknown_flag_is_a_usage_error_that_names_it() {
 }
 
 #[test]
+fn an_instruction_set_that_the_machine_lacks_is_refused_with_those_it_has() {
+    let (code, said) = failed(&Place::new().run(&["conformance", "--isa", "abacus"]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("`abacus`") && said.contains("scalar"), "{said}");
+}
+
+#[test]
 fn text_that_is_not_utf8_is_refused_with_its_place() {
     let place = Place::new();
     let path = place.file("latin1.txt");

@@ -126,6 +126,20 @@ fn solo_training_is_the_same_for_any_number_of_threads() {
 }
 
 #[test]
+fn this_machine_conforms_and_says_so() {
+    let place = Place::new();
+    let output = place.run(&["conformance", "--threads", "1", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["conforms"], true);
+    assert!(report["runs"].as_array().unwrap().iter().any(|run| run["instruction_set"] == "scalar"));
+    let output = place.run(&["conformance", "--threads", "2", "--isa", "scalar"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let hash = report["hash"].as_str().unwrap();
+    assert_eq!(said.lines().last().unwrap(), format!("conformance hash {hash}"));
+}
+
+#[test]
 fn the_doctor_measures_this_machine() {
     let output = Place::new().run(&["doctor", "--json", "--port", "0"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

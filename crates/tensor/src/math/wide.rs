@@ -1,5 +1,7 @@
 //! The f64 forms, on mul_add, add, multiply and divide only.
 
+use crate::fault::slip_f64;
+
 const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²
 
 /// eˣ; error about one unit in the last place of f64 in the normal range of f32.
@@ -18,7 +20,7 @@ pub(crate) fn exp(x: f64) -> f64 {
     }
     let n = (shifted.to_bits() as i64).wrapping_sub(SHIFT.to_bits() as i64);
     let half = n >> 1;
-    sum * power_of_two(half) * power_of_two(n - half)
+    slip_f64("exp_f64", sum * power_of_two(half) * power_of_two(n - half))
 }
 
 /// The natural logarithm of a positive, finite, normal number.
@@ -36,29 +38,31 @@ pub(crate) fn ln(x: f64) -> f64 {
     }
     let log = 2.0 * s.mul_add(sum, s);
     let n = exponent as f64;
-    n.mul_add(6.931_471_803_691_238e-1, n.mul_add(1.908_214_929_270_587_7e-10, log))
+    slip_f64("ln", n.mul_add(6.931_471_803_691_238e-1, n.mul_add(1.908_214_929_270_587_7e-10, log)))
 }
 
 /// The sine, for |x| up to 2³⁰.
 pub(crate) fn sin(x: f64) -> f64 {
     let (r, quadrant) = reduce(x);
-    match quadrant {
+    let sine = match quadrant {
         0 => sin_near_zero(r),
         1 => cos_near_zero(r),
         2 => -sin_near_zero(r),
         _ => -cos_near_zero(r),
-    }
+    };
+    slip_f64("sin", sine)
 }
 
 /// The cosine, for |x| up to 2³⁰.
 pub(crate) fn cos(x: f64) -> f64 {
     let (r, quadrant) = reduce(x);
-    match quadrant {
+    let cosine = match quadrant {
         0 => cos_near_zero(r),
         1 => -sin_near_zero(r),
         2 => -cos_near_zero(r),
         _ => sin_near_zero(r),
-    }
+    };
+    slip_f64("cos", cosine)
 }
 
 /// The hyperbolic tangent.
@@ -69,7 +73,7 @@ pub(crate) fn tanh(x: f64) -> f64 {
         return x.mul_add(q * series, x);
     }
     let e = exp(-2.0 * x.abs());
-    ((1.0 - e) / (1.0 + e)).copysign(x)
+    slip_f64("tanh", ((1.0 - e) / (1.0 + e)).copysign(x))
 }
 
 fn power_of_two(n: i64) -> f64 {

@@ -1,0 +1,56 @@
+use super::*;
+use crate::fault::with_fault;
+use crate::{Isa, PROFILE};
+
+/// The kernels whose hash is not the golden one.
+fn wrong(ctx: &Context) -> Vec<&'static str> {
+    let golden = golden(PROFILE);
+    kernels().iter().filter(|kernel| golden.get(kernel.name()) != Some(&kernel.hash(ctx))).map(Kernel::name).collect()
+}
+
+#[test]
+fn every_instruction_set_and_number_of_threads_gives_the_golden_hashes() {
+    for isa in Isa::available() {
+        for threads in [1, 2] {
+            let wrong = wrong(&Context::new(threads).with_isa(isa));
+            assert!(wrong.is_empty(), "{} with {threads} threads: {wrong:?}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn a_fault_of_one_unit_in_a_kernel_is_found_and_blamed_on_that_kernel() {
+    for isa in [Isa::detect(), Isa::Scalar] {
+        let ctx = Context::single().with_isa(isa);
+        for kernel in kernels() {
+            let wrong = with_fault(kernel.name(), || wrong(&ctx));
+            assert_eq!(culprits(&wrong), [kernel.name()], "{}: wrong are {wrong:?}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn golden_hashes_name_every_kernel_once_and_nothing_else() {
+    let names: Vec<&str> = kernels().iter().map(Kernel::name).collect();
+    for (number, line) in GOLDEN.lines().enumerate() {
+        let parts: Vec<&str> = line.split(' ').collect();
+        assert_eq!(parts[..2], [PROFILE, names[number % names.len()]], "line {}", number + 1);
+    }
+    assert_eq!(golden(PROFILE).len(), names.len());
+}
+
+#[test]
+fn kernels_are_built_on_kernels() {
+    let names: Vec<&str> = kernels().iter().map(Kernel::name).collect();
+    for kernel in kernels() {
+        for below in kernel.built_on() {
+            assert!(names.contains(below), "{} is built on {below}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn a_training_run_is_blamed_only_when_every_kernel_is_right() {
+    assert_eq!(culprits(&["training"]), ["training"]);
+    assert_eq!(culprits(&["training", "head_loss", "matmul_strided", "matmul_nt"]), ["matmul_strided"]);
+}
