@@ -26,6 +26,8 @@ impl Scratch {
     pub(crate) fn new(len: usize) -> Scratch {
         let slack = LINE / size_of::<f32>();
         let need = len + slack;
+        #[cfg(test)]
+        usage::taken(len);
         let kept = FREE.with_borrow_mut(|free| {
             let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= need);
             let best = fits.min_by_key(|(_, buffer)| buffer.len()).map(|(i, _)| i);
@@ -53,6 +55,8 @@ impl std::ops::DerefMut for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        #[cfg(test)]
+        usage::returned(self.len);
         let buffer = std::mem::take(&mut self.buffer);
         FREE.with_borrow_mut(|free| {
             free.push(buffer);
@@ -61,5 +65,32 @@ impl Drop for Scratch {
                 free.swap_remove(smallest);
             }
         });
+    }
+}
+
+/// How many values of scratch memory a thread uses at once, for tests of memory bounds.
+#[cfg(test)]
+pub(crate) mod usage {
+    use std::cell::Cell;
+
+    thread_local! {
+        static NOW: Cell<usize> = const { Cell::new(0) };
+        static PEAK: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn taken(len: usize) {
+        NOW.set(NOW.get() + len);
+        PEAK.set(PEAK.get().max(NOW.get()));
+    }
+
+    pub(super) fn returned(len: usize) {
+        NOW.set(NOW.get() - len);
+    }
+
+    /// Runs `work` and returns the most values that it had in use at once on this thread.
+    pub(crate) fn peak(work: impl FnOnce()) -> usize {
+        PEAK.set(NOW.get());
+        work();
+        PEAK.get() - NOW.get()
     }
 }
