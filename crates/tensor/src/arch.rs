@@ -9,13 +9,21 @@
 
 mod matrix;
 mod micro;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub(crate) use matrix::MatMut;
 pub(crate) use micro::{Block, ROW_STRIDE, RowLayout, Strips, Tile, micro, micro_tile, packed_len};
-pub(crate) use portable::{One, Portable};
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
+pub(crate) use portable::{One, Portable, multiply_add};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use wasm::Simd128;
 #[cfg(target_arch = "x86_64")]
 use x86::{Avx2, Avx512};
 
@@ -36,6 +44,10 @@ enum Level {
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
 }
 
 impl Isa {
@@ -60,6 +72,10 @@ impl Isa {
             found.extend(Avx512::detect().map(|proof| Isa(Level::Avx512(proof))));
             found.extend(Avx2::detect().map(|proof| Isa(Level::Avx2(proof))));
         }
+        #[cfg(target_arch = "aarch64")]
+        found.push(Isa(Level::Neon));
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        found.push(Isa(Level::Simd128));
         found.extend([Isa::Generic, Isa::Scalar]);
         found
     }
@@ -73,6 +89,10 @@ impl Isa {
             Level::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => "simd128",
         }
     }
 
@@ -87,6 +107,10 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the proof shows that the processor has the enabled features.
             Level::Avx512(proof) => unsafe { x86::run_avx512(task, proof) },
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => task.run(Neon),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => task.run(Simd128),
         }
     }
 
@@ -98,6 +122,10 @@ impl Isa {
             Level::Avx2(_) => (Avx2::TILE_ROWS, Avx2::TILE_COLS),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(_) => (Avx512::TILE_ROWS, Avx512::TILE_COLS),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => (Neon::TILE_ROWS, Neon::TILE_COLS),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => (Simd128::TILE_ROWS, Simd128::TILE_COLS),
         }
     }
 }

@@ -16,7 +16,7 @@
 //! What this crate deliberately does not know: models, files, optimiser schedules, networks.
 //!
 //! Deviation from the usual layout of such crates: the vector code is one generic source over the crate's `Lanes` trait, whose
-//! implementations (portable, AVX2, AVX-512) live in `arch`, the only module with `unsafe`.
+//! implementations (portable, AVX2, AVX-512, NEON, wasm simd128) live in `arch`, the only module with `unsafe`.
 
 mod adamw;
 mod arch;

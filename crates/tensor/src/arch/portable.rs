@@ -11,6 +11,34 @@ pub(crate) struct Portable;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct One;
 
+/// Whether every processor of this target has a fused multiply-add, so that `f32::mul_add` is an instruction, not a call of libm.
+const HAS_FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+/// `a·b + c`, rounded once.
+#[inline(always)]
+pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    if HAS_FUSED { a.mul_add(b, c) } else { exact_multiply_add(a, b, c) }
+}
+
+/// `a·b + c`, rounded once, from f64 operations that vectorise.
+///
+/// The product of two f32 is exact in f64. The sum is rounded to odd, which the second rounding, to f32, cannot spoil (Boldo &
+/// Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008): its error is found
+/// by Knuth's two-sum, and an inexact sum with an even last bit moves one unit towards the error.
+#[inline(always)]
+fn exact_multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    let high = sum - product;
+    let error = (product - (sum - high)) + (c - high);
+    let bits = sum.to_bits();
+    // With an infinity or a NaN the error is NaN, and nothing moves.
+    let inexact = (error < 0.0) | (error > 0.0);
+    let step = if (error > 0.0) == (sum > 0.0) { 1u64 } else { u64::MAX };
+    let moved = bits.wrapping_add(if inexact & (bits & 1 == 0) { step } else { 0 });
+    f64::from_bits(moved) as f32
+}
+
 macro_rules! map {
     (|$i:ident| $value:expr) => {
         std::array::from_fn(
@@ -60,7 +88,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        map!(|i| a[i].mul_add(b[i], c[i]))
+        map!(|i| multiply_add(a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
@@ -180,7 +208,7 @@ impl Lanes for One {
     }
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
+        multiply_add(a, b, c)
     }
     #[inline(always)]
     fn max(self, a: f32, b: f32) -> f32 {
@@ -261,4 +289,30 @@ const NO_BYTES: &str = "quantised products run on whole vectors";
 fn dot_bytes(codes: &[u8], x: i32, offset: i32) -> i32 {
     let x = x.to_le_bytes();
     (0..4).map(|i| (i32::from(codes[i]) - offset) * i32::from(x[i] as i8)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_software_multiply_add_is_the_fused_one() {
+        let mut state = 1u64;
+        let mut draw = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        for i in 0..4_000_000 {
+            let (a, b, mut c) = (f32::from_bits(draw()), f32::from_bits(draw()), f32::from_bits(draw()));
+            match i % 4 {
+                // Cancellation and ties: the addend near the product, or half a unit beside it.
+                0 => c = -(a * b),
+                1 => c = f32::from_bits((a * b).to_bits() ^ (draw() & 3)),
+                2 => c = a * b * f32::from_bits(0x3380_0000 + (draw() & 0x0380_0000)),
+                _ => {}
+            }
+            let (got, expected) = (exact_multiply_add(a, b, c), a.mul_add(b, c));
+            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{a:e} · {b:e} + {c:e}");
+        }
+    }
 }

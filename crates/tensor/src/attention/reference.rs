@@ -2,6 +2,7 @@
 
 use super::{AttentionShape, CacheShape, Saved};
 use crate::Context;
+use crate::arch::multiply_add;
 use crate::math::{exp, ln_f64};
 use crate::reduce;
 
@@ -75,7 +76,7 @@ fn attend(q: &[f32], k: Head<'_>, v: Head<'_>, length: usize, scale: f32, out: &
     out.fill(0.0);
     for (j, weight) in weights.iter().enumerate() {
         for (out, v) in out.iter_mut().zip(v.row(j)) {
-            *out = weight.mul_add(*v, *out);
+            *out = multiply_add(*weight, *v, *out);
         }
     }
     for out in out {
@@ -157,11 +158,11 @@ fn backward_row(
 
 /// Σ x·y: a left fold of fused multiply-adds from 0.
 fn fold(x: &[f32], y: &[f32]) -> f32 {
-    x.iter().zip(y).fold(0.0, |sum, (x, y)| x.mul_add(*y, sum))
+    x.iter().zip(y).fold(0.0, |sum, (x, y)| multiply_add(*x, *y, sum))
 }
 
 fn accumulate(a: f32, x: &[f32], sum: &mut [f32]) {
     for (sum, x) in sum.iter_mut().zip(x) {
-        *sum = a.mul_add(*x, *sum);
+        *sum = multiply_add(a, *x, *sum);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Operand;
 use crate::Context;
-use crate::arch::MatMut;
+use crate::arch::{MatMut, multiply_add};
 
 /// Rows of C that one task computes.
 const TASK_ROWS: usize = 16;
@@ -27,7 +27,7 @@ fn row_product(k: usize, row: usize, a: Operand<'_>, b: Operand<'_>, c: &mut [f3
     }
     if b.col_stride != 1 {
         for (col, c) in c.iter_mut().enumerate() {
-            *c = (0..k).fold(*c, |sum, p| a.at(row, p).mul_add(b.at(p, col), sum));
+            *c = (0..k).fold(*c, |sum, p| multiply_add(a.at(row, p), b.at(p, col), sum));
         }
         return;
     }
@@ -35,7 +35,7 @@ fn row_product(k: usize, row: usize, a: Operand<'_>, b: Operand<'_>, c: &mut [f3
         let a = a.at(row, p);
         let b = &b.data[p * b.row_stride..][..c.len()];
         for (c, b) in c.iter_mut().zip(b) {
-            *c = a.mul_add(*b, *c);
+            *c = multiply_add(a, *b, *c);
         }
     }
 }
