@@ -1,7 +1,8 @@
 //! The conformance suite as a small program, for machines and emulators on which the whole of Cairn is not built:
-//! `cargo run --release -p learn --example conformance [-- [ISA] [THREADS] | record]`.
+//! `cargo run --release -p learn --example conformance [-- [ISA] [THREADS] | list | record]`.
 //!
-//! The last line is the conformance hash; the exit status is 1 when a kernel differs. `record` writes the golden hashes into the
+//! The last line is the conformance hash; the exit status is 1 when a kernel differs. `list` prints the instruction sets of this
+//! machine, the fastest first. `record` writes the golden hashes into the
 //! repository instead, after a change of the numeric contract.
 
 use std::path::Path;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         match argument.parse() {
             Ok(threads) => selection.threads = Some(threads),
             Err(_) if argument == "record" => return record(),
+            Err(_) if argument == "list" => return list(),
             Err(_) => selection.instruction_set = Some(argument),
         }
     }
@@ -23,6 +25,11 @@ fn main() -> ExitCode {
         Some(hash) if report.conforms => println!("conformance hash {hash}"),
         _ => return ExitCode::FAILURE,
     }
+    ExitCode::SUCCESS
+}
+
+fn list() -> ExitCode {
+    conformance::instruction_sets().iter().for_each(|name| println!("{name}"));
     ExitCode::SUCCESS
 }
 
