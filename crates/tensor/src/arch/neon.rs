@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{LANES, Lanes, Tile, micro_tile};
+use crate::math::f16_to_f32;
 
 /// NEON, which belongs to the architecture: no proof is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ impl Lanes for Neon {
     const TILE_COLS: usize = 16;
     type F = Quad<float32x4_t>;
     type I = Quad<int32x4_t>;
+    type B = Quad<uint8x16_t>;
+    const QUANTISED_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -129,9 +132,54 @@ impl Lanes for Neon {
         out
     }
     #[inline(always)]
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B {
+        // SAFETY: sixteen bytes from `16 · i` lie in the array.
+        std::array::from_fn(|i| unsafe { vld1q_u8(x.as_ptr().add(16 * i)) })
+    }
+    #[inline(always)]
+    fn low_nibbles(self, a: Self::B) -> Self::B {
+        each!(|i| vandq_u8(a[i], vdupq_n_u8(15)))
+    }
+    #[inline(always)]
+    fn high_nibbles(self, a: Self::B) -> Self::B {
+        each!(|i| vshrq_n_u8::<4>(a[i]))
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        each!(|i| vaddq_s32(sum[i], dot_signed(vreinterpretq_s8_u8(codes[i]), vreinterpretq_s8_s32(x[i]))))
+    }
+    #[inline(always)]
+    fn start_offset(self, _sum: i32) -> Self::I {
+        self.splat_i(0)
+    }
+    #[inline(always)]
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        self.dot_nibbles(each!(|i| veorq_u8(codes[i], vdupq_n_u8(128))), x, sum)
+    }
+    #[inline(always)]
+    fn float_i(self, a: Self::I) -> Self::F {
+        each!(|i| vcvtq_f32_s32(a[i]))
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F {
+        self.load(&x.map(f16_to_f32))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3, 4, 5, 6]) }
+    }
+}
+
+/// The sums of four products of signed bytes for each of four lanes; a product fits 16 bits.
+#[inline(always)]
+fn dot_signed(a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: as in `each`.
+    #[allow(unused_unsafe)]
+    unsafe {
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+        let high = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
+        vpaddq_s32(low, high)
     }
 }
 

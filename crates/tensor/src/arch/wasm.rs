@@ -3,6 +3,7 @@
 use std::arch::wasm32::*;
 
 use super::{LANES, Lanes, Tile, micro_tile};
+use crate::math::f16_to_f32;
 
 /// The instruction set that this program was compiled for; a module that uses it loads only where it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ impl Lanes for Simd128 {
     const TILE_COLS: usize = 16;
     type F = [v128; 4];
     type I = [v128; 4];
+    type B = [v128; 4];
+    const QUANTISED_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -101,10 +104,51 @@ impl Lanes for Simd128 {
         f32x4_extract_lane::<0>(v) + f32x4_extract_lane::<1>(v)
     }
     #[inline(always)]
+    fn load_bytes(self, x: &[u8; 64]) -> Self::B {
+        // SAFETY: sixteen bytes from `16 · i` lie in the array.
+        each!(|i| unsafe { v128_load(x.as_ptr().add(16 * i).cast()) })
+    }
+    #[inline(always)]
+    fn low_nibbles(self, a: Self::B) -> Self::B {
+        each!(|i| v128_and(a[i], i8x16_splat(15)))
+    }
+    #[inline(always)]
+    fn high_nibbles(self, a: Self::B) -> Self::B {
+        each!(|i| u8x16_shr(a[i], 4))
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        each!(|i| i32x4_add(sum[i], dot_signed(codes[i], x[i])))
+    }
+    #[inline(always)]
+    fn start_offset(self, _sum: i32) -> Self::I {
+        self.splat_i(0)
+    }
+    #[inline(always)]
+    fn dot_offset(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        self.dot_nibbles(each!(|i| v128_xor(codes[i], u8x16_splat(128))), x, sum)
+    }
+    #[inline(always)]
+    fn float_i(self, a: Self::I) -> Self::F {
+        each!(|i| f32x4_convert_i32x4(a[i]))
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; LANES]) -> Self::F {
+        self.load(&x.map(f16_to_f32))
+    }
+    #[inline(always)]
     unsafe fn tile(self, rows: usize, tile: Tile) {
         // SAFETY: the caller's promise is passed on.
         unsafe { micro_tile!(self, rows, tile, 1, 16, [1, 2, 3]) }
     }
+}
+
+/// The sums of four products of signed bytes for each of four lanes; a product fits 16 bits.
+#[inline(always)]
+fn dot_signed(a: v128, b: v128) -> v128 {
+    let low = i32x4_extadd_pairwise_i16x8(i16x8_extmul_low_i8x16(a, b));
+    let high = i32x4_extadd_pairwise_i16x8(i16x8_extmul_high_i8x16(a, b));
+    i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(low, high), i32x4_shuffle::<1, 3, 5, 7>(low, high))
 }
 
 /// `a·b + c`, rounded once.

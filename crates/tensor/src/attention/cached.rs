@@ -4,12 +4,11 @@
 //! keys is 16 positions, which are the virtual lanes of the row reductions. One or a few rows go one by one with the keys in the
 //! lanes; more go in blocks as in training, with the queries in the lanes. The folds are those of the training forward, so are the bits.
 
-use std::sync::Arc;
-
 use super::blocked::{Head, MAX_PANEL, Queries, pack_transposed, product, softmax, store_transposed};
 use super::reference;
 use crate::Context;
 use crate::arch::{Block, Isa, LANES, MatMut, Strips, lanes_kernel};
+use crate::fault::slip;
 use crate::math::exp_lanes;
 use crate::reduce::{max_lanes, sum_lanes};
 use crate::scratch::Scratch;
@@ -98,13 +97,14 @@ pub struct CachedRows<'a> {
 ///
 /// # Panics
 /// When a size does not match.
-pub fn attention_cached(ctx: &Context, shape: CacheShape, sequences: Vec<CachedRows<'_>>) {
+pub fn attention_cached(ctx: &Context, shape: CacheShape, mut sequences: Vec<CachedRows<'_>>) {
     let CacheShape { heads, kv_heads, head_dim } = shape;
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "heads must be a multiple of kv_heads");
     assert!(head_dim > 0, "an empty head");
     let (width, group) = (heads * head_dim, heads / kv_heads * head_dim);
     let mut tasks = Vec::new();
-    for CachedRows { start, q, pages, out } in sequences {
+    for CachedRows { start, q, pages, out } in &mut sequences {
+        let (start, q, pages, out): (usize, &[f32], &[&[f32]], &mut [f32]) = (*start, q, pages, out);
         let rows = q.len() / width;
         assert!(q.len() == rows * width && out.len() == q.len(), "attention_cached: sizes of q and out");
         let pages_needed = (start + rows).div_ceil(PAGE);
@@ -117,16 +117,18 @@ pub fn attention_cached(ctx: &Context, shape: CacheShape, sequences: Vec<CachedR
             reference::cached(shape, start, q, &all(false), &all(true), out);
             continue;
         }
-        let pages = Arc::new(pages);
         let outputs = MatMut::new(out, rows, width, width).tiles(rows.max(1), group);
         tasks.extend(outputs.into_iter().enumerate().map(|(kv_head, out)| {
-            let sequence = Sequence { shape, start, kv_head, pages: Arc::clone(&pages) };
+            let sequence = Sequence { shape, start, kv_head, pages };
             (sequence, Head::new(q, width, rows, 0, kv_head, group), out)
         }));
     }
     ctx.threads().for_each(tasks, |(sequence, q, out): (Sequence<'_>, Head<'_>, MatMut<'_>)| {
         sequence.attend(ctx.isa(), q, out);
     });
+    for rows in &mut sequences {
+        slip("attention_cached", rows.out);
+    }
 }
 
 /// One key/value head of a sequence.
@@ -134,7 +136,7 @@ struct Sequence<'a> {
     shape: CacheShape,
     start: usize,
     kv_head: usize,
-    pages: Arc<Vec<&'a [f32]>>,
+    pages: &'a [&'a [f32]],
 }
 
 impl<'a> Sequence<'a> {

@@ -13,7 +13,9 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel { name: "matmul_strided", built_on: &[], compute: product_strided },
     Kernel { name: "attention_forward", built_on: &["exp", "ln", "row_sum"], compute: attention },
     Kernel { name: "attention_backward", built_on: &["exp", "row_dot"], compute: attention_gradients },
-    Kernel { name: "attention_decode", built_on: &["exp", "row_sum", "row_max"], compute: decoding },
+    Kernel { name: "attention_cached", built_on: &["exp", "row_sum", "row_max"], compute: decoding },
+    Kernel { name: "quantise_rows", built_on: &[], compute: quantised_rows },
+    Kernel { name: "matmul_quantised", built_on: &["quantise_rows"], compute: quantised_products },
     Kernel { name: "rmsnorm_forward", built_on: &["row_dot"], compute: norm },
     Kernel { name: "rmsnorm_backward", built_on: &[], compute: norm_gradients },
     Kernel { name: "rope_table", built_on: &["exp_f64", "ln", "sin", "cos"], compute: rope_tables },
@@ -128,13 +130,66 @@ fn attention_gradients(ctx: &Context, digest: &mut Digest) {
     }
 }
 
+/// One row, a few and a block of them, each over what is before it in the cache.
 fn decoding(ctx: &Context, digest: &mut Digest) {
-    for AttentionInputs { shape, q, k, v, .. } in attention_inputs("attention_decode") {
+    for AttentionInputs { shape, q, k, v, .. } in attention_inputs("attention_cached") {
         let AttentionShape { tokens, heads, kv_heads, head_dim, .. } = shape;
-        let row = heads * head_dim;
-        for length in [1, tokens.div_ceil(2), tokens] {
-            let mut out = vec![0.0; row];
-            attention_decode(ctx, DecodeShape { heads, kv_heads, head_dim, length }, &q[..row], &k, &v, &mut out);
+        let (row, kv_row) = (heads * head_dim, kv_heads * head_dim);
+        let cache = CacheShape { heads, kv_heads, head_dim };
+        let mut pages = vec![vec![0.0; cache.page_len()]; tokens.div_ceil(PAGE)];
+        for (at, (key, value)) in k.chunks(kv_row).zip(v.chunks(kv_row)).take(tokens).enumerate() {
+            cache.store(&mut pages[at / PAGE], at % PAGE, key, value);
+        }
+        for rows in [1, 3.min(tokens), tokens] {
+            let start = tokens - rows;
+            let mut out = vec![0.0; rows * row];
+            let pages = pages.iter().map(Vec::as_slice).collect();
+            let rows = CachedRows { start, q: &q[start * row..tokens * row], pages, out: &mut out };
+            attention_cached(ctx, cache, vec![rows]);
+            digest.values(&out);
+        }
+    }
+}
+
+/// Rows and widths of quantised activations: one block, and tails of rows.
+const QUANTISED: [(usize, usize); 3] = [(1, 32), (7, 96), (13, 160)];
+
+fn quantised_rows(ctx: &Context, digest: &mut Digest) {
+    let mut inputs = Inputs::new("quantise_rows");
+    for (rows, cols) in QUANTISED {
+        let mut quantised = QuantisedRows::default();
+        quantise_rows(ctx, rows, cols, &inputs.values(rows * cols), &mut quantised);
+        digest.values(&quantised.numbers().collect::<Vec<f32>>());
+    }
+}
+
+/// Every format, with the integers and scales of the activations given by exact small numbers.
+fn quantised_products(ctx: &Context, digest: &mut Digest) {
+    let mut inputs = Inputs::new("matmul_quantised");
+    use QuantisedFormat::{Q4_0, Q4_1, Q4K, Q6K, Q8_0};
+    for format in [Q8_0, Q4_0, Q4_1, Q4K, Q6K] {
+        for (rows, cols) in QUANTISED {
+            let outputs = 3 * rows + 16;
+            let mut blocks = Vec::new();
+            for _ in 0..outputs * cols / 32 {
+                let largest = if matches!(format, Q8_0 | Q6K) { 256 } else { 16 };
+                let codes = std::array::from_fn(|_| inputs.below(largest) as u8);
+                // Multiples of 1/64 below 1 fit every format.
+                let mut scale = || inputs.below(63) as f32 / 64.0 + 1.0 / 64.0;
+                let first = scale();
+                let last = if format == Q6K { scale() } else { first };
+                let minimum = if format.has_minimum() { -scale() } else { 0.0 };
+                blocks.push(QuantisedBlock { codes, scales: [first, last], minimum });
+            }
+            let block = |row: usize, at: usize| blocks[row * (cols / 32) + at];
+            let w = QuantisedMatrix::new(format, outputs, cols, block).expect("scales that every format holds");
+            // Each block's largest is 127, so that its codes are the values and its scale is 1.
+            let x: Vec<f32> =
+                (0..rows * cols).map(|i| if i % 32 == 5 { 127.0 } else { inputs.below(255) as f32 - 127.0 }).collect();
+            let mut quantised = QuantisedRows::default();
+            quantise_rows(&Context::scalar(), rows, cols, &x, &mut quantised);
+            let mut out = inputs.plain(rows * outputs);
+            matmul_quantised(ctx, &quantised, vec![(&w, &mut out)], true);
             digest.values(&out);
         }
     }

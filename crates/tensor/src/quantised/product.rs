@@ -4,7 +4,8 @@ use super::matrix::{Line, Numbers, QuantisedFormat, QuantisedMatrix};
 use super::rows::{QuantisedRows, RowBlock};
 use super::{BLOCK, WORDS};
 use crate::Context;
-use crate::arch::{Isa, LANES, Lanes, MatMut, Task};
+use crate::arch::{Isa, LANES, Lanes, MatMut, Task, multiply_add};
+use crate::fault::slip;
 
 /// Fewest groups of 16 outputs that a task gets: less is not worth handing to another thread.
 const TASK_GROUPS: usize = 4;
@@ -25,12 +26,13 @@ const TASKS_PER_THREAD: usize = 2;
 pub fn matmul_quantised(
     ctx: &Context,
     x: &QuantisedRows,
-    products: Vec<(&QuantisedMatrix, &mut [f32])>,
+    mut products: Vec<(&QuantisedMatrix, &mut [f32])>,
     accumulate: bool,
 ) {
     let rows = x.rows;
     let mut tasks = Vec::new();
-    for (w, out) in products {
+    for (w, out) in &mut products {
+        let w: &QuantisedMatrix = w;
         assert_eq!(x.cols, w.cols(), "matmul_quantised: columns of activations and of weights");
         assert_eq!(out.len(), rows * w.rows(), "matmul_quantised: {rows} × {} outputs", w.rows());
         if out.is_empty() {
@@ -49,6 +51,9 @@ pub fn matmul_quantised(
     ctx.threads().for_each(tasks, |(w, first, out): (&QuantisedMatrix, usize, MatMut<'_>)| {
         task(ctx.isa(), x, w, first, out, accumulate);
     });
+    for (_, out) in &mut products {
+        slip("matmul_quantised", out);
+    }
 }
 
 /// The outputs `out` of the groups of `w` from `first` on.
@@ -99,10 +104,10 @@ fn reference_block(w: &QuantisedMatrix, output: usize, at: usize, x: &RowBlock, 
             .enumerate()
             .map(|(i, code)| (i32::from(*code) - format.offset()) * i32::from(words[i / 4].to_le_bytes()[i % 4] as i8));
         let dot: i32 = products.sum();
-        sum = (dot as f32).mul_add(w.scales[part] * x.scale, sum);
+        sum = multiply_add(dot as f32, w.scales[part] * x.scale, sum);
     }
     if format.has_minimum() {
-        sum = w.minimum.mul_add(x.weighted, sum);
+        sum = multiply_add(w.minimum, x.weighted, sum);
     }
     sum
 }

@@ -3,6 +3,7 @@
 use super::{BLOCK, WORDS};
 use crate::Context;
 use crate::arch::{LANES, lanes_kernel};
+use crate::fault::slip_f32;
 
 /// Blocks that one task quantises.
 const TASK_BLOCKS: usize = 512;
@@ -37,6 +38,14 @@ impl QuantisedRows {
         self.rows
     }
 
+    /// For every block its codes as floats, its scale and what all its codes are worth.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = f32> + '_ {
+        self.blocks.iter().flat_map(|block| {
+            let codes = block.words.into_iter().flat_map(i32::to_le_bytes).map(|code| f32::from(code as i8));
+            codes.chain([block.scale, block.weighted])
+        })
+    }
+
     /// The blocks of one row.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &[RowBlock] {
@@ -56,6 +65,9 @@ pub fn quantise_rows(ctx: &Context, rows: usize, cols: usize, x: &[f32], out: &m
     out.blocks.resize(x.len() / BLOCK, RowBlock::default());
     let work = x.chunks(TASK_BLOCKS * BLOCK).zip(out.blocks.chunks_mut(TASK_BLOCKS)).collect();
     ctx.threads().for_each(work, |(x, blocks): (&[f32], &mut [RowBlock])| quantise(ctx.isa(), x, blocks));
+    if let Some(block) = out.blocks.first_mut() {
+        block.scale = slip_f32("quantise_rows", block.scale);
+    }
 }
 
 lanes_kernel! {
