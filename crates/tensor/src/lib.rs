@@ -60,7 +60,7 @@ pub use embedding::{embedding_gather, embedding_scatter_add};
 pub use environment::{FloatEnvironmentError, check_float_environment};
 pub use gemm::{matmul_nn, matmul_nt, matmul_tn};
 pub use hashing::{TILE, slice_root, tile_root};
-pub use loss::{cross_entropy, head_loss, head_loss_forward};
+pub use loss::{cross_entropy, head_loss, head_loss_forward, head_loss_frozen};
 pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward};
 pub use quantised::{QuantisedBlock, QuantisedFormat, QuantisedMatrix, QuantisedRows, matmul_quantised, quantise_rows};
 pub use rope::{RopeTable, rope};

@@ -6,6 +6,7 @@ use crate::fault::{slip, slip_f64};
 use crate::gemm::{matmul_nn, matmul_nt, matmul_tn};
 use crate::math::{exp_lanes, ln_f64};
 use crate::reduce::max_lanes;
+use crate::scratch::Scratch;
 
 /// Rows that one task handles.
 const TASK_ROWS: usize = 16;
@@ -47,8 +48,48 @@ pub fn head_loss(
 ) -> f64 {
     check_head(rows, d, vocab, hidden, weight, targets, chunk);
     assert!(dhidden.len() == rows * d && dweight.len() == vocab * d, "head_loss: sizes of the gradients");
+    head(ctx, Head { rows, d, vocab, hidden, weight, targets, scale, chunk }, dhidden, Some(dweight))
+}
+
+/// Computes the same as [`head_loss`], bit for bit, for a weight that is not trained: without its gradient.
+///
+/// Cost: 4·rows·d·vocab FLOPs.
+///
+/// # Panics
+/// When a size does not match or a target is not below `vocab`.
+#[allow(clippy::too_many_arguments)]
+pub fn head_loss_frozen(
+    ctx: &Context,
+    rows: usize,
+    d: usize,
+    vocab: usize,
+    hidden: &[f32],
+    weight: &[f32],
+    targets: &[u32],
+    scale: f32,
+    dhidden: &mut [f32],
+    chunk: usize,
+) -> f64 {
+    check_head(rows, d, vocab, hidden, weight, targets, chunk);
+    assert_eq!(dhidden.len(), rows * d, "head_loss_frozen: size of the gradient");
+    head(ctx, Head { rows, d, vocab, hidden, weight, targets, scale, chunk }, dhidden, None)
+}
+
+struct Head<'a> {
+    rows: usize,
+    d: usize,
+    vocab: usize,
+    hidden: &'a [f32],
+    weight: &'a [f32],
+    targets: &'a [u32],
+    scale: f32,
+    chunk: usize,
+}
+
+fn head(ctx: &Context, head: Head<'_>, dhidden: &mut [f32], mut dweight: Option<&mut [f32]>) -> f64 {
+    let Head { rows, d, vocab, hidden, weight, targets, scale, chunk } = head;
     let mut losses = vec![0.0f64; rows];
-    let mut logits = vec![0.0f32; chunk.min(rows) * vocab];
+    let mut logits = Scratch::new(chunk.min(rows) * vocab);
     let inputs = hidden.chunks(chunk * d).zip(targets.chunks(chunk));
     for ((hidden, targets), (dhidden, losses)) in
         inputs.zip(dhidden.chunks_mut(chunk * d).zip(losses.chunks_mut(chunk)))
@@ -58,7 +99,9 @@ pub fn head_loss(
         matmul_nt(ctx, rows, vocab, d, hidden, weight, logits, false);
         row_losses(ctx, vocab, logits, targets, Some(scale), losses);
         matmul_nn(ctx, rows, d, vocab, logits, weight, dhidden, false);
-        matmul_tn(ctx, vocab, d, rows, logits, hidden, dweight, true);
+        if let Some(dweight) = &mut dweight {
+            matmul_tn(ctx, vocab, d, rows, logits, hidden, dweight, true);
+        }
     }
     slip_f64("head_loss", losses.into_iter().fold(0.0, |sum, loss| sum + loss))
 }
@@ -80,7 +123,7 @@ pub fn head_loss_forward(
 ) -> f64 {
     check_head(rows, d, vocab, hidden, weight, targets, chunk);
     let mut losses = vec![0.0f64; rows];
-    let mut logits = vec![0.0f32; chunk.min(rows) * vocab];
+    let mut logits = Scratch::new(chunk.min(rows) * vocab);
     for ((hidden, targets), losses) in hidden.chunks(chunk * d).zip(targets.chunks(chunk)).zip(losses.chunks_mut(chunk))
     {
         let logits = &mut logits[..targets.len() * vocab];

@@ -238,6 +238,10 @@ fn head_loss_does_not_depend_on_chunks_or_threads() {
             chunk,
         );
         assert_eq!(loss, head_loss_forward(ctx, rows, d, vocab, &hidden, &weight, &targets, chunk));
+        let mut frozen = vec![3.0; rows * d];
+        let same = head_loss_frozen(ctx, rows, d, vocab, &hidden, &weight, &targets, scale, &mut frozen, chunk);
+        assert_eq!(loss, same);
+        assert_bits(&frozen, &dhidden, "with a frozen weight");
         vec![dhidden, dweight, vec![loss as f32]]
     };
     let expected = run(&Context::scalar(), rows);
