@@ -2,10 +2,11 @@
 //!
 //! In the formulas a product `x · Wᵀ` has `W` stored `[out, in]` as in Hugging Face checkpoints.
 
-use tensor::{AttentionShape, Context, RopeTable, matmul_nn, matmul_nt, matmul_tn};
+use tensor::{AttentionShape, Context, RopeTable};
 
+use super::linear::{Gradients, Saved, Weights};
 use crate::config::Config;
-use crate::stage::LayerParts;
+use crate::lora::{LinearMap, Lora};
 
 /// The sizes of a micro-batch.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +27,15 @@ impl Shape {
     }
 }
 
-/// The parameters of a stage and where one layer's lie.
+/// What a layer computes with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Weights<'a> {
-    pub(super) params: &'a [f32],
-    pub(super) parts: &'a LayerParts,
+pub(super) struct Pass<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) shape: Shape,
+    pub(super) weights: Weights<'a>,
+    pub(super) rope: &'a RopeTable,
+    /// The position of each row.
+    pub(super) positions: &'a [u32],
 }
 
 /// What the backward of a layer needs from its forward.
@@ -49,11 +54,14 @@ pub(super) struct Activations {
     gate: Vec<f32>,
     up: Vec<f32>,
     active: Vec<f32>,
+    /// What the adapter of each map needs; empty where there is none.
+    low: [Vec<f32>; 7],
 }
 
 impl Activations {
-    pub(super) fn new(config: &Config, rows: usize) -> Self {
+    pub(super) fn new(config: &Config, lora: Option<&Lora>, rows: usize) -> Self {
         let zeros = |width: usize| vec![0.0; rows * width];
+        let low = |map| lora.filter(|lora| lora.targets.contains(&map)).map_or(Vec::new(), |lora| zeros(lora.rank));
         let (width, q, kv, ff) = (config.width, config.q_width(), config.kv_width(), config.ff);
         let if_normed = |width: usize| if config.attention.query_key_norm { zeros(width) } else { Vec::new() };
         Self {
@@ -69,48 +77,63 @@ impl Activations {
             gate: zeros(ff),
             up: zeros(ff),
             active: zeros(ff),
+            low: LinearMap::ALL.map(low),
         }
     }
 
-    /// Runs the layer: `residual[0]` is the stream before, `[1]` between attention and feed-forward, `[2]` after.
-    pub(super) fn forward(
-        &mut self,
-        ctx: &Context,
-        shape: &Shape,
-        weights: Weights<'_>,
-        rotation: (&RopeTable, &[u32]),
-        residual: [&mut Vec<f32>; 3],
-    ) {
-        let size = shape.rows() * shape.config.width;
-        let [before, middle, after] = residual.map(|stream| &mut stream[..size]);
-        self.attend(ctx, shape, weights, rotation, before, middle);
-        self.feed_forward(ctx, shape, weights, middle, after);
+    /// Values that [`Activations::new`] allocates for each row.
+    pub(super) fn values_per_row(config: &Config, lora: Option<&Lora>) -> usize {
+        let (width, q, kv, ff) = (config.width, config.q_width(), config.kv_width(), config.ff);
+        let normed = if config.attention.query_key_norm { q + kv + config.heads + config.kv_heads } else { 0 };
+        let low = lora.map_or(0, |lora| lora.targets.len() * lora.rank);
+        2 + 2 * width + 2 * q + 2 * kv + normed + config.heads + 3 * ff + low
     }
 
-    fn attend(
-        &mut self,
-        ctx: &Context,
-        shape: &Shape,
-        weights: Weights<'_>,
-        (table, positions): (&RopeTable, &[u32]),
-        x: &[f32],
-        out: &mut [f32],
-    ) {
-        let Weights { params, parts } = weights;
+    /// Values that are allocated.
+    #[cfg(test)]
+    pub(super) fn values(&self) -> usize {
+        let Self { inv_rms, normed, q, k, v, unnormed, head_inv_rms, attended, stats, gate, up, active, low } = self;
+        let pairs = [inv_rms, normed, unnormed, head_inv_rms].into_iter().flatten();
+        pairs.chain([q, k, v, attended, stats, gate, up, active]).chain(low).map(Vec::len).sum()
+    }
+
+    /// Runs the layer: from the stream before it to the stream between attention and feed-forward, and the one after.
+    pub(super) fn forward(&mut self, pass: Pass<'_>, before: &[f32], middle: &mut [f32], after: &mut [f32]) {
+        self.attend(pass, before, middle);
+        self.feed_forward(pass, middle);
+        let Pass { ctx, shape, weights, .. } = pass;
         let (rows, c) = (shape.rows(), &shape.config);
+        after.copy_from_slice(middle);
+        let down = weights.map(c, LinearMap::Down);
+        down.forward(ctx, rows, &self.active[..rows * c.ff], (after, true), &mut self.low[LinearMap::Down as usize]);
+    }
+
+    /// Runs as much of the layer as its backward needs: all but the last product.
+    pub(super) fn recompute(&mut self, pass: Pass<'_>, before: &[f32], middle: &mut [f32]) {
+        self.attend(pass, before, middle);
+        self.feed_forward(pass, middle);
+        let Pass { ctx, shape, weights, .. } = pass;
+        let (rows, c) = (shape.rows(), &shape.config);
+        let low = &mut self.low[LinearMap::Down as usize];
+        weights.map(c, LinearMap::Down).reduce(ctx, rows, &self.active[..rows * c.ff], low);
+    }
+
+    fn attend(&mut self, pass: Pass<'_>, x: &[f32], out: &mut [f32]) {
+        let Pass { ctx, shape, weights, rope, positions } = pass;
+        let (parts, rows, c) = (weights.parts, shape.rows(), &shape.config);
         let (q_width, kv_width) = (c.q_width(), c.kv_width());
         let normed = &mut self.normed[0][..rows * c.width];
         let inv_rms = &mut self.inv_rms[0][..rows];
-        tensor::rmsnorm_forward(ctx, rows, c.width, x, &params[parts.input_norm.clone()], c.norm_eps, normed, inv_rms);
+        tensor::rmsnorm_forward(ctx, rows, c.width, x, weights.vector(&parts.input_norm), c.norm_eps, normed, inv_rms);
         let q = &mut self.q[..rows * q_width];
         let (k, v) = (&mut self.k[..rows * kv_width], &mut self.v[..rows * kv_width]);
-        matmul_nt(ctx, rows, q_width, c.width, normed, &params[parts.q.clone()], q, false);
-        matmul_nt(ctx, rows, kv_width, c.width, normed, &params[parts.k.clone()], k, false);
-        matmul_nt(ctx, rows, kv_width, c.width, normed, &params[parts.v.clone()], v, false);
+        for (map, y) in [(LinearMap::Query, &mut *q), (LinearMap::Key, &mut *k), (LinearMap::Value, &mut *v)] {
+            weights.map(c, map).forward(ctx, rows, normed, (y, false), &mut self.low[map as usize]);
+        }
         if let Some([q_bias, k_bias, v_bias]) = &parts.biases {
-            tensor::bias_forward(ctx, rows, q_width, &params[q_bias.clone()], q);
-            tensor::bias_forward(ctx, rows, kv_width, &params[k_bias.clone()], k);
-            tensor::bias_forward(ctx, rows, kv_width, &params[v_bias.clone()], v);
+            tensor::bias_forward(ctx, rows, q_width, weights.vector(q_bias), q);
+            tensor::bias_forward(ctx, rows, kv_width, weights.vector(k_bias), k);
+            tensor::bias_forward(ctx, rows, kv_width, weights.vector(v_bias), v);
         }
         if let Some(gains) = &parts.head_norms {
             let saved = self.unnormed.iter_mut().zip(&mut self.head_inv_rms);
@@ -118,132 +141,129 @@ impl Activations {
                 let heads = x.len() / c.head_dim;
                 let (unnormed, inv_rms) = (&mut unnormed[..x.len()], &mut inv_rms[..heads]);
                 unnormed.copy_from_slice(x);
-                let gain = &params[gain.clone()];
+                let gain = weights.vector(gain);
                 tensor::rmsnorm_forward(ctx, heads, c.head_dim, unnormed, gain, c.norm_eps, x, inv_rms);
             }
         }
-        tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, q, false);
-        tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, k, false);
+        tensor::rope(ctx, rows, c.heads, c.head_dim, positions, rope, q, false);
+        tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, rope, k, false);
         let attended = &mut self.attended[..rows * q_width];
         let stats = &mut self.stats[..rows * c.heads];
         tensor::attention_forward(ctx, shape.attention(), q, k, v, attended, stats);
         out.copy_from_slice(x);
-        matmul_nt(ctx, rows, c.width, q_width, attended, &params[parts.o.clone()], out, true);
+        let low = &mut self.low[LinearMap::Output as usize];
+        weights.map(c, LinearMap::Output).forward(ctx, rows, attended, (out, true), low);
     }
 
-    fn feed_forward(&mut self, ctx: &Context, shape: &Shape, weights: Weights<'_>, x: &[f32], out: &mut [f32]) {
-        let Weights { params, parts } = weights;
+    /// The feed-forward half up to what goes through the last product.
+    fn feed_forward(&mut self, pass: Pass<'_>, x: &[f32]) {
+        let Pass { ctx, shape, weights, .. } = pass;
         let (rows, c) = (shape.rows(), &shape.config);
         let normed = &mut self.normed[1][..rows * c.width];
         let inv_rms = &mut self.inv_rms[1][..rows];
-        tensor::rmsnorm_forward(ctx, rows, c.width, x, &params[parts.post_norm.clone()], c.norm_eps, normed, inv_rms);
+        let gain = weights.vector(&weights.parts.post_norm);
+        tensor::rmsnorm_forward(ctx, rows, c.width, x, gain, c.norm_eps, normed, inv_rms);
         let (gate, up) = (&mut self.gate[..rows * c.ff], &mut self.up[..rows * c.ff]);
-        matmul_nt(ctx, rows, c.ff, c.width, normed, &params[parts.gate.clone()], gate, false);
-        matmul_nt(ctx, rows, c.ff, c.width, normed, &params[parts.up.clone()], up, false);
-        let active = &mut self.active[..rows * c.ff];
-        tensor::swiglu_forward(ctx, gate, up, active);
-        out.copy_from_slice(x);
-        matmul_nt(ctx, rows, c.width, c.ff, active, &params[parts.down.clone()], out, true);
+        for (map, y) in [(LinearMap::Gate, &mut *gate), (LinearMap::Up, &mut *up)] {
+            weights.map(c, map).forward(ctx, rows, normed, (y, false), &mut self.low[map as usize]);
+        }
+        tensor::swiglu_forward(ctx, gate, up, &mut self.active[..rows * c.ff]);
     }
 
-    /// Turns the gradient of the layer's output in `stream` into that of its input, and adds those of the parameters.
-    /// `residual` is the stream before the layer and between its halves.
-    #[allow(clippy::too_many_arguments)]
+    /// Turns the gradient of the layer's output in `stream` into that of its input, and adds those of what is trained.
+    /// `before` and `middle` are the stream in front of the layer and between its halves.
     pub(super) fn backward(
         &self,
-        ctx: &Context,
-        shape: &Shape,
-        weights: Weights<'_>,
-        rotation: (&RopeTable, &[u32]),
-        residual: [&[f32]; 2],
+        pass: Pass<'_>,
+        [before, middle]: [&[f32]; 2],
         scratch: &mut Scratch,
         stream: &mut [f32],
-        grads: &mut [f32],
+        grads: &mut Gradients<'_>,
     ) {
-        self.feed_forward_backward(ctx, shape, weights, residual[1], scratch, stream, grads);
-        self.attend_backward(ctx, shape, weights, rotation, residual[0], scratch, stream, grads);
+        self.feed_forward_backward(pass, middle, scratch, stream, grads);
+        self.attend_backward(pass, before, scratch, stream, grads);
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// What the backward of a map needs from the forward.
+    fn saved<'a>(&'a self, map: LinearMap, dy: &'a [f32], x: &'a [f32]) -> Saved<'a> {
+        Saved { dy, x, low: &self.low[map as usize] }
+    }
+
     fn feed_forward_backward(
         &self,
-        ctx: &Context,
-        shape: &Shape,
-        weights: Weights<'_>,
+        pass: Pass<'_>,
         x: &[f32],
         scratch: &mut Scratch,
         stream: &mut [f32],
-        grads: &mut [f32],
+        grads: &mut Gradients<'_>,
     ) {
-        let Weights { params, parts } = weights;
+        let Pass { ctx, shape, weights, .. } = pass;
         let (rows, c) = (shape.rows(), &shape.config);
         let (width, ff) = (c.width, c.ff);
         let (gate, up, active) = (&self.gate[..rows * ff], &self.up[..rows * ff], &self.active[..rows * ff]);
         let [dactive, dgate, dup] = scratch.wide.each_mut().map(|buffer| &mut buffer[..rows * ff]);
-        matmul_nn(ctx, rows, ff, width, stream, &params[parts.down.clone()], dactive, false);
-        matmul_tn(ctx, width, ff, rows, stream, active, &mut grads[parts.down.clone()], true);
+        let dlow = &mut scratch.low;
+        let saved = self.saved(LinearMap::Down, stream, active);
+        weights.map(c, LinearMap::Down).backward(ctx, rows, saved, (dactive, false), dlow, grads);
         tensor::swiglu_backward(ctx, gate, up, dactive, dgate, dup);
         let normed = &self.normed[1][..rows * width];
         let dnormed = &mut scratch.dnormed[..rows * width];
-        matmul_nn(ctx, rows, width, ff, dgate, &params[parts.gate.clone()], dnormed, false);
-        matmul_nn(ctx, rows, width, ff, dup, &params[parts.up.clone()], dnormed, true);
-        matmul_tn(ctx, ff, width, rows, dgate, normed, &mut grads[parts.gate.clone()], true);
-        matmul_tn(ctx, ff, width, rows, dup, normed, &mut grads[parts.up.clone()], true);
-        let (gain, dgain) = (&params[parts.post_norm.clone()], &mut grads[parts.post_norm.clone()]);
+        for (map, dy, accumulate) in [(LinearMap::Gate, &*dgate, false), (LinearMap::Up, &*dup, true)] {
+            let saved = self.saved(map, dy, normed);
+            weights.map(c, map).backward(ctx, rows, saved, (dnormed, accumulate), dlow, grads);
+        }
+        let gain = &weights.parts.post_norm;
+        let (dgain, gain) = (grads.of_gain(gain), weights.vector(gain));
         tensor::rmsnorm_backward_add(ctx, rows, width, x, gain, &self.inv_rms[1][..rows], dnormed, stream, dgain);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn attend_backward(
         &self,
-        ctx: &Context,
-        shape: &Shape,
-        weights: Weights<'_>,
-        (table, positions): (&RopeTable, &[u32]),
+        pass: Pass<'_>,
         x: &[f32],
         scratch: &mut Scratch,
         stream: &mut [f32],
-        grads: &mut [f32],
+        grads: &mut Gradients<'_>,
     ) {
-        let Weights { params, parts } = weights;
-        let (rows, c) = (shape.rows(), &shape.config);
+        let Pass { ctx, shape, weights, rope, positions } = pass;
+        let (parts, rows, c) = (weights.parts, shape.rows(), &shape.config);
         let (width, q_width, kv_width) = (c.width, c.q_width(), c.kv_width());
         let attended = &self.attended[..rows * q_width];
         let [dattended, dq] = scratch.query.each_mut().map(|buffer| &mut buffer[..rows * q_width]);
         let [dk, dv] = scratch.key.each_mut().map(|buffer| &mut buffer[..rows * kv_width]);
-        matmul_nn(ctx, rows, q_width, width, stream, &params[parts.o.clone()], dattended, false);
-        matmul_tn(ctx, width, q_width, rows, stream, attended, &mut grads[parts.o.clone()], true);
+        let dlow = &mut scratch.low;
+        let saved = self.saved(LinearMap::Output, stream, attended);
+        weights.map(c, LinearMap::Output).backward(ctx, rows, saved, (dattended, false), dlow, grads);
         let (q, k, v) = (&self.q[..rows * q_width], &self.k[..rows * kv_width], &self.v[..rows * kv_width]);
         let stats = &self.stats[..rows * c.heads];
         tensor::attention_backward(ctx, shape.attention(), q, k, v, attended, stats, dattended, dq, dk, dv);
-        tensor::rope(ctx, rows, c.heads, c.head_dim, positions, table, dq, true);
-        tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, table, dk, true);
+        tensor::rope(ctx, rows, c.heads, c.head_dim, positions, rope, dq, true);
+        tensor::rope(ctx, rows, c.kv_heads, c.head_dim, positions, rope, dk, true);
         if let Some(gains) = &parts.head_norms {
             let saved = self.unnormed.iter().zip(&self.head_inv_rms);
-            for ((dx, gain), (unnormed, inv_rms)) in [&mut *dq, &mut *dk].into_iter().zip(gains).zip(saved) {
+            for ((dx, at), (unnormed, inv_rms)) in [&mut *dq, &mut *dk].into_iter().zip(gains).zip(saved) {
                 let heads = dx.len() / c.head_dim;
                 // The gradient of the attention's output is no longer needed.
                 let dnormed = &mut dattended[..dx.len()];
                 dnormed.copy_from_slice(dx);
-                let (unnormed, inv_rms, dgain) = (&unnormed[..dx.len()], &inv_rms[..heads], &mut grads[gain.clone()]);
-                let gain = &params[gain.clone()];
+                let (unnormed, inv_rms, gain) = (&unnormed[..dx.len()], &inv_rms[..heads], weights.vector(at));
+                let dgain = grads.of_gain(at);
                 tensor::rmsnorm_backward(ctx, heads, c.head_dim, unnormed, gain, inv_rms, dnormed, dx, dgain);
             }
         }
-        if let Some([q_bias, k_bias, v_bias]) = &parts.biases {
-            tensor::bias_backward(ctx, rows, q_width, dq, &mut grads[q_bias.clone()]);
-            tensor::bias_backward(ctx, rows, kv_width, dk, &mut grads[k_bias.clone()]);
-            tensor::bias_backward(ctx, rows, kv_width, dv, &mut grads[v_bias.clone()]);
+        for (at, dy) in parts.biases.iter().flatten().zip([&*dq, &*dk, &*dv]) {
+            if let Some(dbias) = grads.of(at) {
+                tensor::bias_backward(ctx, rows, at.len(), dy, dbias);
+            }
         }
         let normed = &self.normed[0][..rows * width];
         let dnormed = &mut scratch.dnormed[..rows * width];
-        matmul_nn(ctx, rows, width, q_width, dq, &params[parts.q.clone()], dnormed, false);
-        matmul_nn(ctx, rows, width, kv_width, dk, &params[parts.k.clone()], dnormed, true);
-        matmul_nn(ctx, rows, width, kv_width, dv, &params[parts.v.clone()], dnormed, true);
-        matmul_tn(ctx, q_width, width, rows, dq, normed, &mut grads[parts.q.clone()], true);
-        matmul_tn(ctx, kv_width, width, rows, dk, normed, &mut grads[parts.k.clone()], true);
-        matmul_tn(ctx, kv_width, width, rows, dv, normed, &mut grads[parts.v.clone()], true);
-        let (gain, dgain) = (&params[parts.input_norm.clone()], &mut grads[parts.input_norm.clone()]);
+        let outputs = [(LinearMap::Query, &*dq, false), (LinearMap::Key, &*dk, true), (LinearMap::Value, &*dv, true)];
+        for (map, dy, accumulate) in outputs {
+            let saved = self.saved(map, dy, normed);
+            weights.map(c, map).backward(ctx, rows, saved, (dnormed, accumulate), dlow, grads);
+        }
+        let (dgain, gain) = (grads.of_gain(&parts.input_norm), weights.vector(&parts.input_norm));
         tensor::rmsnorm_backward_add(ctx, rows, width, x, gain, &self.inv_rms[0][..rows], dnormed, stream, dgain);
     }
 }
@@ -255,10 +275,11 @@ pub(super) struct Scratch {
     wide: [Vec<f32>; 3],
     query: [Vec<f32>; 2],
     key: [Vec<f32>; 2],
+    low: Vec<f32>,
 }
 
 impl Scratch {
-    pub(super) fn new(config: &Config, rows: usize) -> Self {
+    pub(super) fn new(config: &Config, lora: Option<&Lora>, rows: usize) -> Self {
         let zeros = |width: usize| vec![0.0; rows * width];
         let (q, kv, ff) = (config.q_width(), config.kv_width(), config.ff);
         Self {
@@ -266,6 +287,20 @@ impl Scratch {
             wide: [zeros(ff), zeros(ff), zeros(ff)],
             query: [zeros(q), zeros(q)],
             key: [zeros(kv), zeros(kv)],
+            low: lora.map_or(Vec::new(), |lora| zeros(lora.rank)),
         }
+    }
+
+    /// Values that [`Scratch::new`] allocates for each row.
+    pub(super) fn values_per_row(config: &Config, lora: Option<&Lora>) -> usize {
+        let low = lora.map_or(0, |lora| lora.rank);
+        config.width + 3 * config.ff + 2 * config.q_width() + 2 * config.kv_width() + low
+    }
+
+    /// Values that are allocated.
+    #[cfg(test)]
+    pub(super) fn values(&self) -> usize {
+        let Self { dnormed, wide, query, key, low } = self;
+        wide.iter().chain(query).chain(key).chain([dnormed, low]).map(Vec::len).sum()
     }
 }

@@ -8,6 +8,8 @@ mod formats;
 mod gguf;
 mod golden;
 mod gradients;
+mod lora;
+mod masking;
 mod pipeline;
 mod pretrained;
 mod same_bits;

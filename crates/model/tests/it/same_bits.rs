@@ -1,6 +1,6 @@
 //! The same bits whatever the threads, the instruction set and the split into stages.
 
-use model::{Config, Stage, StageGradient, StageInput, Trainer};
+use model::{Config, Stage, StageGradient, StageInput, Trainer, TrainerOptions};
 use tensor::Context;
 
 use crate::support::{batch, bits, config, configs, params};
@@ -42,13 +42,19 @@ fn a_split_into_stages_changes_no_bit() {
 
 /// The same micro-batch through several stages, which share nothing but what goes over the boundaries.
 fn run_split(ctx: &Context, config: Config, cuts: &[usize]) -> (u64, Vec<u32>) {
+    run_split_with(ctx, config, cuts, false)
+}
+
+fn run_split_with(ctx: &Context, config: Config, cuts: &[usize], recompute: bool) -> (u64, Vec<u32>) {
     let all = params(&Stage::whole(config).unwrap());
     let (tokens, targets) = batch(&config, SEQUENCES, TOKENS);
     let mut start = 0;
     let mut stages: Vec<(Trainer, Vec<f32>, Vec<f32>)> = cuts
         .windows(2)
         .map(|cut| {
-            let trainer = Trainer::new(Stage::new(config, cut[0]..cut[1]).unwrap(), SEQUENCES, TOKENS).unwrap();
+            let stage = Stage::new(config, cut[0]..cut[1]).unwrap();
+            let options = TrainerOptions { recompute, lora: None };
+            let trainer = Trainer::with_options(stage, SEQUENCES, TOKENS, options).unwrap();
             let params = all[start..start + trainer.layout().len()].to_vec();
             start += params.len();
             let grads = vec![0.0; params.len()];
@@ -87,4 +93,31 @@ fn a_smaller_batch_in_a_larger_trainer_changes_no_bit() {
         (loss.to_bits(), bits(&grads))
     });
     assert!(results[0] == results[1]);
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    for config in configs() {
+        let stage = Stage::whole(config).unwrap();
+        let params = params(&stage);
+        let (tokens, targets) = batch(&config, SEQUENCES, TOKENS);
+        let results = [false, true].map(|recompute| {
+            let options = TrainerOptions { recompute, lora: None };
+            let mut trainer = Trainer::with_options(stage.clone(), SEQUENCES, TOKENS, options).unwrap();
+            let mut grads = vec![0.0; params.len()];
+            // Twice: nothing may be left over from the step before.
+            [0, 1].map(|_| {
+                let loss = trainer.loss_and_grads(&Context::new(2), &params, &tokens, &targets, &mut grads);
+                (loss.to_bits(), bits(&grads))
+            })
+        });
+        assert!(results[0] == results[1], "{config:?}");
+    }
+}
+
+#[test]
+fn recomputation_in_a_split_changes_no_bit() {
+    let (config, ctx) = (config(), Context::new(1));
+    let whole = run(&ctx, config);
+    assert!(run_split_with(&ctx, config, &[0, 2, 3], true) == whole);
 }
