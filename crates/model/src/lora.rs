@@ -6,6 +6,8 @@
 //! What it does not do: adapters of the embedding, the head or the norms, dropout, and the variants that
 //! scale by `alpha/√rank` or decompose the weight.
 
+mod peft;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use tensor::random::Stream;
 
 use crate::config::{Config, ConfigError};
 use crate::stage::{Kind, LayerParts, Stage, TensorInfo};
+
+pub use self::peft::{CONFIG_NAME, VALUES_NAME};
 
 /// The largest rank.
 pub const RANK_MAX: usize = 1024;

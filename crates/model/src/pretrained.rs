@@ -13,6 +13,7 @@
 mod export;
 mod gguf;
 pub mod hugging_face;
+mod rewrite;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,6 +21,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use self::gguf::decoder_from_gguf;
+pub use self::rewrite::Frame;
 use crate::config::{Config, ConfigError};
 use crate::decoder::Decoder;
 use crate::files::{self, FileError};

@@ -1,6 +1,7 @@
 //! Models from GGUF files: a small one that the test writes, and a real one where it is at hand.
 
 use model::gguf::{self, Array, Metadata, Strings, TensorSource, TensorType, Value};
+use model::pretrained::Frame;
 use model::{Attention, Config, Message, Pretrained, Stage};
 use tensor::Context;
 
@@ -113,6 +114,35 @@ fn a_model_comes_back_from_the_file_that_a_converter_writes() {
         let template = model.template.unwrap();
         let text = template.render(&[Message { role: "user", content: "ab c" }], true).unwrap();
         assert_eq!(model.tokenizer.encode_template(&text), [27, 0, 1, 26, 2]);
+    }
+}
+
+#[test]
+fn a_file_is_written_again_with_other_parameters() {
+    let plain = Config { width: 64, ff: 36, ..config() };
+    let biased = Config { attention: Attention { bias: true, ..Attention::PLAIN }, ..plain };
+    for (architecture, config) in [("llama", plain), ("qwen2", biased)] {
+        let layout = Stage::whole(config).unwrap().layout();
+        let params = params(&Stage::whole(config).unwrap());
+        let before = file(&metadata(&config, architecture), &tensors(&config, &vec![0.5; params.len()], architecture));
+        let frame = Frame::of(&gguf::read(&before).unwrap(), &layout).unwrap();
+        for (tensor_type, bound) in [(TensorType::F32, 0.0), (TensorType::F16, 1e-3), (TensorType::Q8_0, 1e-2)] {
+            let bytes = frame.write(&config, &layout, &params, tensor_type).unwrap();
+            assert_eq!(bytes, frame.write(&config, &layout, &params, tensor_type).unwrap());
+            let written = frame.writing_bytes(&layout, tensor_type);
+            assert!((written as usize).abs_diff(bytes.len()) < bytes.len() / 2, "{written} and {}", bytes.len());
+            let read = gguf::read(&bytes).unwrap();
+            let model = Pretrained::from_gguf(&read).unwrap();
+            let worst = model.params.iter().zip(&params).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+            assert!(worst <= bound, "{architecture} as {tensor_type:?}: {worst}");
+            assert_eq!((model.config, model.begin, model.licence.as_deref()), (config, Some(27), Some("cc0")));
+            // Rows of 36 are no whole blocks, and vectors stay as they are.
+            let stored = |name: &str| read.tensor(name).unwrap().tensor_type;
+            assert_eq!(stored("blk.0.ffn_up.weight"), tensor_type);
+            assert_eq!(stored("blk.0.attn_norm.weight"), TensorType::F32);
+            let narrow = if tensor_type == TensorType::Q8_0 { TensorType::F16 } else { tensor_type };
+            assert_eq!(stored("blk.0.ffn_down.weight"), narrow);
+        }
     }
 }
 
