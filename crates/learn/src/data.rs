@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::{END_ID, Tokenizer, TokenizerError};
 
 mod batches;
-mod files;
+pub(crate) mod files;
 mod manifest;
 
 pub use batches::{Batch, Batches, evaluation_windows};

@@ -28,15 +28,32 @@ pub struct Optimiser {
 impl Optimiser {
     /// Starts with zero moments.
     pub fn new(layout: &Layout, settings: Inner) -> Self {
-        let zeros = || vec![0.0; layout.len()];
+        Self::of_tensors(layout.tensors(), settings)
+    }
+
+    /// Starts with zero moments for these tensors, which lie in one vector without gaps.
+    pub(crate) fn of_tensors(tensors: &[TensorInfo], settings: Inner) -> Self {
+        let len = tensors.last().map_or(0, |last| last.range().end);
+        let zeros = || vec![0.0; len];
         Self {
             settings,
-            tensors: layout.tensors().to_vec(),
+            tensors: tensors.to_vec(),
             first: zeros(),
             second: zeros(),
             steps: 0,
             workspace: Workspace::default(),
         }
+    }
+
+    /// The first and the second moments.
+    pub(crate) fn moments(&self) -> [&[f32]; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// Goes to the state after `steps` steps, whose moments the caller puts into the slices.
+    pub(crate) fn restore(&mut self, steps: u64) -> [&mut [f32]; 2] {
+        self.steps = steps;
+        [&mut self.first, &mut self.second]
     }
 
     /// Takes one step with the learning rates times `rate`. Uses up the gradients. Returns their norm before clipping.

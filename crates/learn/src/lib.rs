@@ -11,6 +11,7 @@ pub mod baseline;
 pub mod conformance;
 pub mod data;
 pub mod evaluation;
+pub mod finetune;
 pub mod inner;
 pub mod local;
 pub mod outer;

@@ -22,6 +22,13 @@ use crate::Context;
 use crate::arch::Isa;
 use crate::fault::slip;
 
+/// The most values that a pass keeps packed on a thread: keys and values, two blocks of scores, and blocks of rows.
+pub(crate) fn scratch_len(tokens: usize, head_dim: usize) -> usize {
+    let panel = blocked::MAX_PANEL;
+    let packed = (tokens + panel) * (head_dim + panel);
+    2 * packed + 2 * tokens * panel + 5 * panel.max(head_dim) * (panel.max(head_dim) + panel)
+}
+
 /// What the backward reads.
 struct Saved<'a> {
     q: &'a [f32],

@@ -77,6 +77,11 @@ pub struct View<'a> {
     pub layout: Layout,
 }
 
+/// The most values that one product keeps packed on a thread.
+pub(crate) fn scratch_len() -> usize {
+    blocked::scratch_len()
+}
+
 /// Computes C `[m, n]` (+)= A `[m, k]` · B `[k, n]`, all row-major and dense.
 ///
 /// # Panics

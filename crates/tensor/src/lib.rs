@@ -64,6 +64,7 @@ pub use loss::{cross_entropy, head_loss, head_loss_forward, head_loss_frozen};
 pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward};
 pub use quantised::{QuantisedBlock, QuantisedFormat, QuantisedMatrix, QuantisedRows, matmul_quantised, quantise_rows};
 pub use rope::{RopeTable, rope};
+pub use scratch::scratch_bytes;
 pub use swiglu::{swiglu_backward, swiglu_forward};
 
 /// The name of the numeric profile that every kernel of this crate implements.

@@ -2,6 +2,15 @@
 
 use std::cell::RefCell;
 
+/// Bytes that the kernels of a training step keep on all threads at once, besides the logits of a head: packed operands of
+/// matrix products, and those of attention over sequences of `tokens` tokens with heads of `head_dim` entries.
+pub fn scratch_bytes(threads: usize, tokens: usize, head_dim: usize) -> u64 {
+    let attention = crate::attention::scratch_len(tokens, head_dim);
+    // The worker that hands out a product's tasks packs their common operand and works on them, too.
+    let products = 2 * crate::gemm::scratch_len();
+    (threads.max(1) * (attention + products) * size_of::<f32>()) as u64
+}
+
 /// Buffers kept per thread; more than this many at once are freed after use.
 const KEEP: usize = 16;
 

@@ -10,19 +10,24 @@ use crate::recipe::BatchShape;
 pub struct Batch {
     /// Token ids.
     pub tokens: Vec<u32>,
-    /// The token that follows each of them.
+    /// The token that follows each of them, or [`model::IGNORED`] where it does not count.
     pub targets: Vec<u32>,
 }
 
 impl Batch {
     /// Cuts the windows that start at `starts`.
-    fn cut(text: &[u32], starts: impl Iterator<Item = usize>, tokens: usize) -> Self {
+    pub(crate) fn cut(text: &[u32], starts: impl Iterator<Item = usize>, tokens: usize) -> Self {
         let mut batch = Self { tokens: Vec::new(), targets: Vec::new() };
         for start in starts {
             batch.tokens.extend_from_slice(&text[start..start + tokens]);
             batch.targets.extend_from_slice(&text[start + 1..start + tokens + 1]);
         }
         batch
+    }
+
+    /// How many targets count.
+    pub fn counted(&self) -> usize {
+        self.targets.iter().filter(|target| **target != model::IGNORED).count()
     }
 
     /// Appends the sequences of another batch.

@@ -10,10 +10,10 @@ use super::{Corpus, CorpusError, Manifest, ManifestFile, Role};
 use crate::recipe::VOCAB;
 
 /// Most bytes of text that are read.
-const TEXT_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const TEXT_BYTES_MAX: u64 = 1 << 30;
 
 /// The held-out part is one part in so many of the text, from its end.
-const HELDOUT_DIVISOR: usize = 20;
+pub(crate) const HELDOUT_DIVISOR: usize = 20;
 
 impl Corpus {
     /// Reads a UTF-8 text file, or all `.txt` files of a folder in the order of their names.
@@ -46,9 +46,26 @@ impl Corpus {
     }
 }
 
+/// The texts of a file or folder, as [`Corpus::from_path`] reads and divides them: those to train on, and those held out.
+///
+/// # Errors
+/// The files cannot be read, are not UTF-8, or are empty.
+pub(crate) fn read_parts(path: &Path) -> Result<[Vec<String>; 2], CorpusError> {
+    let documents = read_documents(path)?;
+    if documents.iter().all(|(_, text)| text.trim().is_empty()) {
+        return Err(CorpusError::Empty { path: path.to_owned() });
+    }
+    let parts = match &given_roles(path)? {
+        Some(manifest) => by_manifest(manifest, &documents)?,
+        None => hold_out_the_end(&documents),
+    };
+    let of = |role| parts.iter().filter(|part| part.2 == role).map(|part| part.1.to_owned()).collect();
+    Ok([of(Role::Train), of(Role::Heldout)])
+}
+
 type Part<'a> = (&'a str, &'a str, Role);
 
-fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> CorpusError {
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> CorpusError {
     let path = path.to_owned();
     move |source| CorpusError::Io { path, source }
 }
@@ -87,7 +104,7 @@ fn text_files(folder: &Path) -> Result<Vec<PathBuf>, CorpusError> {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, CorpusError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, CorpusError> {
     let bytes = fs::read(path).map_err(io_error(path))?;
     String::from_utf8(bytes)
         .map_err(|error| CorpusError::NotUtf8 { path: path.to_owned(), offset: error.utf8_error().valid_up_to() })

@@ -110,6 +110,14 @@ fn split_rows(ctx: &Context, k: usize, a: Operand<'_>, b: Operand<'_>, mut c: Ma
     }
 }
 
+/// The most values that a product keeps packed on a thread: its part of A, and of B all columns of a block of k.
+pub(super) fn scratch_len() -> usize {
+    const WIDEST_TILE: usize = 64;
+    let panels = MANY_COLS.div_ceil(WIDEST_TILE);
+    let packed_b = (panels * packed_len(BLOCK_K, WIDEST_TILE)).max(PACKED_B);
+    packed_b + TASK_ROWS * (ROW_STRIDE + packed_len(BLOCK_K, 1))
+}
+
 fn packed_a_len(tile_rows: usize, rows: usize) -> usize {
     (rows * ROW_STRIDE).max(rows.div_ceil(tile_rows) * packed_len(BLOCK_K, tile_rows))
 }
