@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Train without a network: the centralised baseline of the same recipe
     Train(TrainArgs),
+    /// Teach a pretrained model your own text or conversations, on this machine
+    Finetune(FinetuneArgs),
     /// Talk to the newest checkpoint in the terminal
     Chat(ChatArgs),
     /// Import, show, export and remove models that others trained
@@ -125,6 +127,74 @@ pub(crate) struct TrainArgs {
     /// Print the recipe as TOML and stop
     #[arg(long)]
     pub(crate) print_recipe: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FinetuneArgs {
+    /// A GGUF file (Llama, Qwen2.5, Qwen3)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// UTF-8 text (`.txt`), or conversations as lines of `{"messages":[...]}` (`.jsonl`) of which only the answers count
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub(crate) data: PathBuf,
+    /// Train low-rank adapters of this rank and freeze the model (16 unless told otherwise)
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "full")]
+    pub(crate) lora: Option<u16>,
+    /// What the adapters count, times the rank [default: twice the rank]
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) alpha: Option<f32>,
+    /// The maps that get adapters, e.g. `q_proj,v_proj` [default: all seven]
+    #[arg(long, value_delimiter = ',', conflicts_with = "full")]
+    pub(crate) targets: Vec<String>,
+    /// Train all parameters
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Optimiser steps
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    pub(crate) steps: u64,
+    /// Sequences of a step
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) batch: u16,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) tokens: u32,
+    /// Peak learning rate [default: 0.0002 for adapters, 0.00002 for all parameters]
+    #[arg(long)]
+    pub(crate) lr: Option<f32>,
+    /// The same seed gives the same result, bit for bit
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Refuse what would take more memory than this, e.g. `4G` (or `4Gi`), and save memory where that helps
+    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Save memory: compute activations again in the backward, with the same bits
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    /// Where the result goes: a `.gguf` file, a `.safetensors` checkpoint with its tokenizer, or a folder for the adapters alone
+    #[arg(long, value_name = "PATH", default_value = "finetuned.gguf")]
+    pub(crate) out: PathBuf,
+    /// How a GGUF file stores matrices
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub(crate) stored: Stored,
+    /// Steps between two saved states, from which a run that was stopped goes on
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) save_every: u64,
+    /// Threads; the result is the same for any number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// How a file stores values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stored {
+    /// 4 bytes a value, exact
+    F32,
+    /// 2 bytes a value
+    #[default]
+    F16,
+    /// 8.5 bits a value
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod conformance;
 pub(crate) mod doctor;
+pub(crate) mod finetune;
 pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;

@@ -15,6 +15,29 @@ pub(crate) fn bytes(value: f64) -> String {
     format!("{scaled:.digits$}{space}{unit}B")
 }
 
+/// `4G` → 4,000,000,000 and `4Gi` → 4,294,967,296; without a unit, bytes.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().trim_end_matches(['B', 'b']).to_ascii_lowercase();
+    let factor: f64 = match unit.as_str() {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "t" => 1e12,
+        "ki" => 1024.0,
+        "mi" => 1_048_576.0,
+        "gi" => 1_073_741_824.0,
+        "ti" => 1_099_511_627_776.0,
+        _ => return Err("not a number of bytes such as `4G`, `512M` or `4Gi`".to_owned()),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok((number * factor) as u64),
+        _ => Err("not a number of bytes such as `4G`, `512M` or `4Gi`".to_owned()),
+    }
+}
+
 /// `80.4` → `1 m 20 s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
@@ -46,6 +69,17 @@ fn digits(scaled: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_read_with_their_units() {
+        assert_eq!(parse_bytes("4G"), Ok(4_000_000_000));
+        assert_eq!(parse_bytes("1.5gb"), Ok(1_500_000_000));
+        assert_eq!(parse_bytes("2Gi"), Ok(2 << 30));
+        assert_eq!(parse_bytes("300"), Ok(300));
+        for bad in ["", "G", "4X", "-4G", "1.2.3M", "4 G G"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn figures_have_three_digits_and_a_unit() {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod browser;
 mod crash;
+mod finetune;
 mod models;
 mod program;
 mod tidy;

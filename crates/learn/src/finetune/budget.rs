@@ -29,8 +29,8 @@ pub struct Job {
     pub file_bytes: u64,
     /// Bytes of the data as tokens.
     pub data_bytes: u64,
-    /// Bytes of the file that is written at the end.
-    pub written_bytes: u64,
+    /// Bytes that writing the result takes besides the parameters.
+    pub writing_bytes: u64,
 }
 
 /// Bytes that a run takes, by what they are for.
@@ -56,7 +56,7 @@ pub struct Budget {
     pub program: u64,
     /// What reading the model takes besides the parameters and the program.
     pub reading: u64,
-    /// What writing the result takes besides the parameters, the adapters and the program.
+    /// What writing the result takes besides: what training took may not have gone back to the system yet.
     pub writing: u64,
 }
 
@@ -84,7 +84,7 @@ impl Budget {
             kernels: tensor::scratch_bytes(*threads, batch.tokens, config.head_dim),
             program: PROGRAM_BYTES + TOKENIZER_BYTES * config.vocab as u64 + job.data_bytes,
             reading: job.file_bytes + table,
-            writing: job.written_bytes,
+            writing: job.writing_bytes,
         })
     }
 
@@ -95,7 +95,7 @@ impl Budget {
 
     /// What the run takes at most.
     pub fn total(&self) -> u64 {
-        self.training().max(self.kept() + self.reading).max(self.kept() + self.writing)
+        (self.training() + self.writing).max(self.kept() + self.reading)
     }
 
     /// What is there all the time.
@@ -201,7 +201,7 @@ mod tests {
         let config = Config { vocab: 49_152, width: 576, ff: 1536, layers: 30, context: 512, ..config() };
         let mut settings = settings(lora);
         (settings.batch.sequences, settings.batch.tokens) = (4, 256);
-        Job { config, settings, threads: 2, file_bytes: 100 << 20, data_bytes: 1 << 20, written_bytes: 200 << 20 }
+        Job { config, settings, threads: 2, file_bytes: 100 << 20, data_bytes: 1 << 20, writing_bytes: 100 << 20 }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! parameters. Matrices get the type that is asked for, where their rows suit it (Q8_0 takes rows in blocks of 32; others
 //! become F16); vectors stay F32, as llama.cpp wants them.
 
+use std::borrow::Cow;
+use std::path::Path;
+
 use super::gguf::name_in_file;
 use crate::config::Config;
 use crate::gguf::{self, Gguf, GgufError, Metadata, TensorSource, TensorType, Value};
@@ -35,37 +38,38 @@ impl Frame {
         Ok(Self { metadata: file.metadata().clone(), neighbours, others })
     }
 
-    /// Bytes of the file that [`Frame::write`] makes, without its header and padding, and of the copies that it makes meanwhile.
+    /// Bytes of the copies that [`Frame::save`] makes: of what lies in another order in the file, and of one stored tensor.
     pub fn writing_bytes(&self, layout: &Layout, tensor_type: TensorType) -> u64 {
-        let of = |tensor: &TensorInfo| {
+        let copied = |tensor: &TensorInfo| if self.turns(tensor) { tensor.len() * size_of::<f32>() } else { 0 };
+        let stored = |tensor: &TensorInfo| {
             let stored = stored_as(tensor, tensor_type);
-            let copied = if self.turns(tensor) { tensor.len() * size_of::<f32>() } else { 0 };
-            (tensor.len() / stored.block_len() * stored.block_bytes() + copied) as u64
+            tensor.len() / stored.block_len() * stored.block_bytes()
         };
-        let others: usize = self.others.iter().map(|(.., values)| values.len() * size_of::<f32>()).sum();
-        layout.tensors().iter().map(of).sum::<u64>() + others as u64
+        let largest = layout.tensors().iter().map(stored).max().unwrap_or(0);
+        (layout.tensors().iter().map(copied).sum::<usize>() + largest) as u64
     }
 
-    /// Writes the file with these parameters; the same parameters give the same bytes.
+    /// Writes the file with these parameters durably to a path; the same parameters give the same bytes.
     ///
     /// # Errors
-    /// A parameter is not finite or too large for the type, or the type is none of F32, F16 and Q8_0.
+    /// A parameter is not finite or too large for the type, the type is none of F32, F16 and Q8_0, or what the system says.
     ///
     /// # Panics
     /// When the parameters are not as many as the layout has.
-    pub fn write(
+    pub fn save(
         &self,
+        path: &Path,
         config: &Config,
         layout: &Layout,
         params: &[f32],
         tensor_type: TensorType,
-    ) -> Result<Vec<u8>, GgufError> {
+    ) -> Result<(), GgufError> {
         assert_eq!(params.len(), layout.len(), "parameters of another model");
         let mut metadata = self.metadata.clone();
         if let Some(number) = file_type(tensor_type) {
             metadata.insert("general.file_type", Value::U32(number));
         }
-        let mut parts: Vec<(String, Vec<u64>, TensorType, std::borrow::Cow<'_, [f32]>)> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for tensor in layout.tensors() {
             let values = &params[tensor.range()];
             let values = match self.turns(tensor) {
@@ -87,7 +91,7 @@ impl Frame {
                 values,
             })
             .collect();
-        gguf::write(&metadata, &sources)
+        gguf::save(path, &metadata, &sources)
     }
 
     /// Whether the rows of a tensor lie in another order than in this crate.
@@ -95,6 +99,9 @@ impl Frame {
         self.neighbours && [".q_proj.", ".k_proj."].iter().any(|part| tensor.name.contains(part))
     }
 }
+
+/// A tensor to be written: name, dimensions, type, values.
+type Part<'a> = (String, Vec<u64>, TensorType, Cow<'a, [f32]>);
 
 /// The type that a tensor is stored as when `wanted` is asked for.
 fn stored_as(tensor: &TensorInfo, wanted: TensorType) -> TensorType {
