@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Prove that this machine computes exactly as every other: all kernels and a training run against recorded hashes
     Conformance(ConformanceArgs),
+    /// Measure this machine: products against the peak, memory, training and decoding
+    Bench(BenchArgs),
     /// Run one peer, told what to do on standard input (started by `up --processes`)
     #[command(hide = true)]
     Peer,
@@ -343,6 +345,13 @@ pub(crate) struct ConformanceArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=2))]
     pub(crate) threads: Option<u16>,
     /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

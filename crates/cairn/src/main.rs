@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Conformance(args) => commands::conformance::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args, &home),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Peer => block_on(commands::peer::run()),
     }
 }

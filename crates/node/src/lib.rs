@@ -28,6 +28,7 @@ pub mod observe;
 pub mod offline;
 pub mod peer;
 pub mod probe;
+pub mod speed;
 pub mod status;
 pub mod store;
 pub mod time;
