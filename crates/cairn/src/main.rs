@@ -36,7 +36,7 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Up(args) => block_on(commands::up::run(&args, &home)),
         Command::Train(args) => commands::train::run(&args),
-        Command::Finetune(args) => commands::finetune::run(&args),
+        Command::Finetune(args) => commands::finetune::run(&args, &home),
         Command::Chat(args) => commands::chat::run(&args, &home),
         Command::Models(command) => block_on(commands::models::run(&command, &home)),
         Command::Serve(args) => block_on(commands::serve::run(&args, &home)),

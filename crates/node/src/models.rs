@@ -124,7 +124,7 @@ impl Models {
     /// # Errors
     /// A file is missing or was changed, or the model cannot be read any more.
     pub fn open(&self, manifest: &Manifest) -> Result<Pretrained, ModelsError> {
-        Ok(Pretrained::open(&self.checked(manifest)?)?)
+        Ok(Pretrained::open(&self.path(manifest)?)?)
     }
 
     /// As [`Models::open`], ready to decode.
@@ -132,11 +132,14 @@ impl Models {
     /// # Errors
     /// As [`Models::open`].
     pub fn open_decoder(&self, manifest: &Manifest) -> Result<(Pretrained, Decoder), ModelsError> {
-        Ok(Pretrained::open_decoder(&self.checked(manifest)?)?)
+        Ok(Pretrained::open_decoder(&self.path(manifest)?)?)
     }
 
-    /// What to open, once every file was found to have its hash.
-    fn checked(&self, manifest: &Manifest) -> Result<PathBuf, ModelsError> {
+    /// What [`Pretrained::open`] takes, once every file was found to have its hash.
+    ///
+    /// # Errors
+    /// A file is missing or was changed.
+    pub fn path(&self, manifest: &Manifest) -> Result<PathBuf, ModelsError> {
         let folder = self.folder.join(&manifest.name);
         for stored in &manifest.files {
             let path = folder.join(&stored.name);

@@ -13,6 +13,7 @@ use learn::recipe::BatchShape;
 use model::gguf::{self, TensorType};
 use model::pretrained::Frame;
 use model::{AdapterLayout, Checkpoint, GgufError, LinearMap, Lora, Pretrained, Stage, lora};
+use node::{Models, ModelsError};
 use tensor::Context;
 
 use crate::cli::{FinetuneArgs, Stored};
@@ -38,10 +39,10 @@ struct Opened {
 }
 
 /// Plans, trains, and writes the result.
-pub(crate) fn run(args: &FinetuneArgs) -> Outcome {
+pub(crate) fn run(args: &FinetuneArgs, home: &Path) -> Outcome {
     let output = output(args)?;
     let threads = args.threads.map_or_else(node::probe::cores, usize::from);
-    let Opened { mut model, frame, file_bytes } = open(&args.model)?;
+    let Opened { mut model, frame, file_bytes } = open(&file_of(&args.model, home)?)?;
     note_memory("the model is read");
     let settings = settings(args)?;
     settings.validate(&model.config).map_err(|error| {
@@ -81,6 +82,18 @@ pub(crate) fn run(args: &FinetuneArgs) -> Outcome {
     let _ = std::fs::remove_file(&run.saved);
     peak_memory(&budget);
     Ok(())
+}
+
+/// The file of an imported model, where there is no file of that name.
+fn file_of(model: &Path, home: &Path) -> Outcome<PathBuf> {
+    let Some(name) = model.to_str().filter(|_| !model.exists()) else { return Ok(model.to_owned()) };
+    let models = Models::new(home);
+    match models.find(name) {
+        Ok(manifest) => Ok(models.path(&manifest)?),
+        // Then the system says what is wrong with the path.
+        Err(ModelsError::Unknown { .. }) => Ok(model.to_owned()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens a model by its path.

@@ -10,10 +10,11 @@ use model::{Config, ConfigError, Lora, Stage, TrainerMemory};
 
 use super::Settings;
 
-/// What the program takes without a model: its code and what its libraries allocate. Measured: 21 MB.
+/// What the program takes without a model: its code and what its libraries allocate. An estimate; the whole plan was compared with
+/// measured peaks (`docs/performance.md`).
 const PROGRAM_BYTES: u64 = 24 << 20;
 
-/// What a tokenizer takes for each token of its vocabulary, its file and tables included. Measured on SmolLM2's 49,152: 1.1 kB.
+/// What a tokenizer takes for each token of its vocabulary, its file and tables included. An estimate, as above.
 const TOKENIZER_BYTES: u64 = 1200;
 
 /// A run whose memory is wanted.

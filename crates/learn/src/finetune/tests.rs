@@ -34,6 +34,9 @@ pub(super) fn model(template: Option<&str>) -> Pretrained {
     let tokenizer = Tokenizer::train([text.as_str()], 300).unwrap();
     Pretrained {
         name: "small".to_owned(),
+        short_name: "small".to_owned(),
+        stored: "F32".to_owned(),
+        special: model::pretrained::SpecialTokens::default(),
         licence: None,
         config: config(),
         params: model::init(&Stage::whole(config()).unwrap(), [1; 32]),
