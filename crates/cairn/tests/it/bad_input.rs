@@ -136,10 +136,10 @@ fn a_pretrained_model_answers_and_ends_its_answer() {
         return;
     };
     let place = Place::new();
-    let question = "What is the capital of France?";
+    let question = "What is the capital of Germany?";
     let said = place.run(&["chat", "--checkpoint", &path, "--temperature", "0", "--max-tokens", "60", question]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "The capital of France is Paris.");
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "The capital of Germany is Berlin.");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn an_imported_pretrained_model_answers_by_a_short_name() {
     let place = Place::new();
     let said = done(&place, &["models", "import", &path]);
     assert!(said.contains("imported `smollm2-135m`: 135 M parameters, Q4_1") && said.contains("apache-2.0"), "{said}");
-    let question = "What is the capital of France?";
+    let question = "What is the capital of Germany?";
     let said = done(&place, &["chat", "--model", "smollm2", "--temperature", "0", "--max-tokens", "60", question]);
-    assert_eq!(said.trim(), "The capital of France is Paris.");
+    assert_eq!(said.trim(), "The capital of Germany is Berlin.");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Cache, Decoder, Feed, Sampler, Sampling};
+use model::{Cache, CachePool, Decoder, Feed, Sampler, Sampling};
 use node::Checkpoint;
 use tokio::sync::mpsc;
 
@@ -23,6 +23,9 @@ pub(super) struct Request {
     prompts: Vec<Vec<u32>>,
     choice: usize,
     current: Choice,
+    /// The prompt of the answers that follow, once it was fed: they share its memory.
+    prefix: Option<Cache>,
+    pool: CachePool,
     over: bool,
 }
 
@@ -42,7 +45,7 @@ impl Request {
     ///
     /// # Errors
     /// A prompt is too long.
-    pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>) -> Result<Self, ApiError> {
+    pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>, pool: CachePool) -> Result<Self, ApiError> {
         let Job { ask, pieces, .. } = job;
         let context = checkpoint.config.context;
         // An answer without a limit of its own shares the context with its prompt.
@@ -50,9 +53,20 @@ impl Request {
         let tokens = |prompt: &Prompt| prompt.tokens(&checkpoint.tokenizer, &checkpoint.format, context, reserve);
         let prompts = ask.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let prompt_tokens = prompts.iter().map(Vec::len).sum();
-        let current = Choice::new(&ask, &checkpoint, &prompts, 0)?;
+        let current = Choice::new(&ask, &checkpoint, &prompts, 0, pool.cache())?;
         send(&pieces, Piece::Started { checkpoint: Arc::clone(&checkpoint), prompt_tokens });
-        Ok(Self { ask, pieces, checkpoint, prompts, choice: 0, current, over: false })
+        Ok(Self { ask, pieces, checkpoint, prompts, choice: 0, current, prefix: None, pool, over: false })
+    }
+
+    /// The pages of the cache that it may need at once: those of its longest answer, and the one that this does not share with the prompt
+    /// that is kept for the next.
+    pub(super) fn pages(&self) -> usize {
+        let context = self.checkpoint.config.context;
+        let longest = self.prompts.iter().map(|prompt| match self.ask.tokens_max {
+            Some(tokens_max) => prompt.len().saturating_add(tokens_max).min(context),
+            None => context,
+        });
+        CachePool::pages_for(longest.max().unwrap_or(0)) + 1
     }
 
     /// The weights that this request is decoded from.
@@ -79,6 +93,10 @@ impl Request {
         if current.cache.len() < current.tokens.len() {
             return;
         }
+        let is_prompt = current.tokens.len() == current.prompt_tokens;
+        if is_prompt && self.ask.answers > 1 && self.prefix.is_none() {
+            self.prefix = Some(current.cache.clone());
+        }
         let token = current.sampler.sample(logits, &current.tokens);
         let ended = self.checkpoint.format.ends.contains(&token);
         let (text, finish) = if ended { current.end() } else { current.push(token, &self.checkpoint) };
@@ -100,7 +118,15 @@ impl Request {
             self.over = true;
             return;
         }
-        match Choice::new(&self.ask, &self.checkpoint, &self.prompts, self.choice) {
+        // The last token of a prompt is fed again, for the logits of what follows it.
+        let cache = match self.prefix.take().filter(|_| !self.choice.is_multiple_of(self.ask.answers)) {
+            Some(mut cache) => {
+                cache.truncate(cache.len() - 1);
+                cache
+            }
+            None => self.pool.cache(),
+        };
+        match Choice::new(&self.ask, &self.checkpoint, &self.prompts, self.choice, cache) {
             Ok(next) => self.current = next,
             Err(error) => self.fail(error),
         }
@@ -126,7 +152,13 @@ pub(super) fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) {
 }
 
 impl Choice {
-    fn new(ask: &Ask, checkpoint: &Checkpoint, prompts: &[Vec<u32>], choice: usize) -> Result<Self, ApiError> {
+    fn new(
+        ask: &Ask,
+        checkpoint: &Checkpoint,
+        prompts: &[Vec<u32>],
+        choice: usize,
+        cache: Cache,
+    ) -> Result<Self, ApiError> {
         let tokens = prompts[choice / ask.answers].clone();
         // Answers to one prompt differ by their seeds; answers to several prompts have the same ones.
         let seed = ask.sampling.seed.wrapping_add((choice % ask.answers) as u64);
@@ -134,7 +166,7 @@ impl Choice {
             .map_err(|error| ApiError::parameter(error.field, error.to_string()))?;
         let room = checkpoint.config.context - tokens.len();
         Ok(Self {
-            cache: Cache::new(&checkpoint.config),
+            cache,
             sampler,
             prompt_tokens: tokens.len(),
             tokens,

@@ -16,7 +16,7 @@ const ENDLESS: usize = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Requests that are decoded at a time.
-const ACTIVE: usize = 8;
+const ACTIVE: usize = 16;
 
 async fn endless_gateway() -> Gateway {
     Gateway::start_with(Some(checkpoint::with_context(3, ENDLESS))).await

@@ -28,6 +28,28 @@ fn every_supported_type_gives_the_values_of_the_reference() {
 }
 
 #[test]
+fn matrices_that_stay_quantised_have_the_values_of_the_reference() {
+    let golden = gguf::read(BLOCKS).unwrap();
+    let mut formats = 0;
+    for tensor_type in TensorType::ALL {
+        let Some(format) = tensor_type.quantised_format() else { continue };
+        formats += 1;
+        let name = format!("{tensor_type}.data");
+        let expected = golden.tensor_f32(&format!("{tensor_type}.values")).unwrap();
+        // The rows from the last to the first.
+        let matrix = golden.quantised_matrix(&name, |row| 7 - row).unwrap().unwrap();
+        assert_eq!((matrix.format(), matrix.rows()), (format, 8));
+        let mut row = vec![0.0; matrix.cols()];
+        for (at, expected) in expected.chunks(matrix.cols()).rev().enumerate() {
+            matrix.row(at, &mut row);
+            assert!(bits(&row) == bits(expected), "{tensor_type}: row {at} is {row:?} instead of {expected:?}");
+        }
+    }
+    assert_eq!(formats, 5);
+    assert!(golden.quantised_matrix("quantise.values", |row| row).unwrap().is_none(), "F32 is not quantised");
+}
+
+#[test]
 fn quantised_rows_have_the_bytes_of_the_reference() {
     let golden = gguf::read(BLOCKS).unwrap();
     let values = golden.tensor_f32("quantise.values").unwrap();
