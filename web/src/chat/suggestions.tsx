@@ -13,7 +13,7 @@ const OPENINGS = [
 ];
 
 const QUESTIONS = [
-  "What is the capital of France?",
+  "How many days are in a week?",
   "Explain in two sentences why the sky is blue.",
   "Write a short poem about a cairn on a hill.",
   "Give me three ideas for a rainy afternoon.",
