@@ -1,9 +1,9 @@
-"""A 10M-parameter Llama-style training step in PyTorch eager on the CPU, timed on request.
+"""A Llama-style training step in PyTorch eager on the CPU, timed on request.
 
-The peer of `cargo bench -p model --bench train_step`, which starts it as `train_step_torch.py THREADS`. It prints one line when it is
-ready; then for each line `N` on its standard input it runs N steps and prints their wall-clock seconds.
-Same shapes as ours: width 256, 6 layers, 8 heads, feed-forward 768, vocabulary 8192, batch 8 x 256, untied head. It uses the fastest
-eager parts of PyTorch: its fused attention, rms_norm and cross_entropy, and the fused AdamW.
+The peer of `cargo bench -p model --bench train_step` and `finetune_step`, which start it as `train_step_torch.py THREADS SHAPE`. It prints one
+line when it is ready; then for each line `N` on its standard input it runs N steps and prints their wall-clock seconds.
+The shapes are those of the benches. It uses the fastest eager parts of PyTorch: its fused attention, rms_norm and cross_entropy, and the fused
+AdamW.
 """
 
 import sys
@@ -13,7 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-WIDTH, LAYERS, HEADS, FF, VOCAB, BATCH, TOKENS = 256, 6, 8, 768, 8192, 8, 256
+# Width, layers, heads, key heads, feed-forward, vocabulary, batch, tokens, whether the head is the embedding.
+SHAPES = {
+    "10M": (256, 6, 8, 8, 768, 8192, 8, 256, False),
+    "SmolLM2-135M": (576, 30, 9, 3, 1536, 49152, 2, 512, True),
+}
+WIDTH, LAYERS, HEADS, KV_HEADS, FF, VOCAB, BATCH, TOKENS, TIED = SHAPES[sys.argv[2]]
 HEAD_DIM = WIDTH // HEADS
 
 
@@ -32,15 +37,16 @@ class Layer(nn.Module):
     def __init__(self):
         super().__init__()
         linear = lambda n, m: nn.Linear(n, m, bias=False)
-        self.q, self.k, self.v, self.o = (linear(WIDTH, WIDTH) for _ in range(4))
+        self.q, self.o = linear(WIDTH, WIDTH), linear(WIDTH, WIDTH)
+        self.k, self.v = (linear(WIDTH, KV_HEADS * HEAD_DIM) for _ in range(2))
         self.gate, self.up, self.down = linear(WIDTH, FF), linear(WIDTH, FF), linear(FF, WIDTH)
         self.norm1, self.norm2 = nn.RMSNorm(WIDTH, eps=1e-5), nn.RMSNorm(WIDTH, eps=1e-5)
 
     def forward(self, x, cos, sin):
         n = self.norm1(x)
-        heads = lambda y: y.view(BATCH, TOKENS, HEADS, HEAD_DIM).transpose(1, 2)
+        heads = lambda y: y.view(BATCH, TOKENS, -1, HEAD_DIM).transpose(1, 2)
         q, k, v = heads(self.q(n)), heads(self.k(n)), heads(self.v(n))
-        y = F.scaled_dot_product_attention(rope(q, cos, sin), rope(k, cos, sin), v, is_causal=True)
+        y = F.scaled_dot_product_attention(rope(q, cos, sin), rope(k, cos, sin), v, is_causal=True, enable_gqa=KV_HEADS < HEADS)
         x = x + self.o(y.transpose(1, 2).reshape(BATCH, TOKENS, WIDTH))
         n = self.norm2(x)
         return x + self.down(F.silu(self.gate(n)) * self.up(n))
@@ -54,6 +60,8 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(WIDTH, eps=1e-5)
         self.head = nn.Linear(WIDTH, VOCAB, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        if TIED:
+            self.head.weight = self.embedding.weight
 
     def forward(self, tokens, targets, cos, sin):
         x = self.embedding(tokens)
