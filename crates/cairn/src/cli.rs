@@ -133,8 +133,8 @@ pub(crate) struct TrainArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct FinetuneArgs {
-    /// A GGUF file (Llama, Qwen2.5, Qwen3), or the name of an imported one
-    #[arg(long, value_name = "FILE_OR_NAME")]
+    /// A GGUF file or a directory of Hugging Face (Llama, SmolLM2, Qwen2.5, Qwen3), or the name of an imported model
+    #[arg(long, value_name = "PATH_OR_NAME")]
     pub(crate) model: PathBuf,
     /// UTF-8 text (`.txt`), or conversations as lines of `{"messages":[...]}` (`.jsonl`) of which only the answers count
     #[arg(long, value_name = "FILE_OR_DIR")]

@@ -13,7 +13,6 @@
 mod export;
 mod gguf;
 pub mod hugging_face;
-mod rewrite;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +20,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use self::gguf::decoder_from_gguf;
-pub use self::rewrite::Frame;
 use crate::config::{Config, ConfigError};
 use crate::decoder::Decoder;
 use crate::files::{self, FileError};

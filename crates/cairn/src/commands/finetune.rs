@@ -10,9 +10,8 @@ use learn::finetune::budget::{Budget, Job, PlanError, TooLittle, plan};
 use learn::finetune::saved::{self, SavedError};
 use learn::finetune::{Examples, Settings, Taken, Tuner};
 use learn::recipe::BatchShape;
-use model::gguf::{self, TensorType};
-use model::pretrained::Frame;
-use model::{AdapterLayout, Checkpoint, GgufError, LinearMap, Lora, Pretrained, Stage, lora};
+use model::gguf::TensorType;
+use model::{AdapterLayout, Checkpoint, GgufError, LinearMap, Lora, Pretrained, PretrainedError, Stage, lora};
 use node::{Models, ModelsError};
 use tensor::Context;
 
@@ -31,18 +30,13 @@ enum Output {
     Adapters,
 }
 
-/// The model, and what its file holds besides the parameters.
-struct Opened {
-    model: Pretrained,
-    frame: Frame,
-    file_bytes: u64,
-}
-
 /// Plans, trains, and writes the result.
 pub(crate) fn run(args: &FinetuneArgs, home: &Path) -> Outcome {
     let output = output(args)?;
     let threads = args.threads.map_or_else(node::probe::cores, usize::from);
-    let Opened { mut model, frame, file_bytes } = open(&file_of(&args.model, home)?)?;
+    let path = file_of(&args.model, home)?;
+    let mut model = Pretrained::open(&path).map_err(ModelsError::from)?;
+    let file_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     note_memory("the model is read");
     let settings = settings(args)?;
     settings.validate(&model.config).map_err(|error| {
@@ -52,7 +46,8 @@ pub(crate) fn run(args: &FinetuneArgs, home: &Path) -> Outcome {
         .map_err(|error| Failure::new(Code::BadInput, &error).hint(error.hint()))?;
     let stage = Stage::whole(model.config).map_err(|error| Failure::new(Code::CorruptData, error))?;
     let writing_bytes = match output {
-        Output::Gguf(tensor_type) => frame.writing_bytes(&stage.layout(), tensor_type),
+        Output::Gguf(tensor_type) => Pretrained::gguf_scratch_bytes(&model.config, tensor_type)
+            .map_err(|error| Failure::new(Code::BadInput, error).hint("choose a `.safetensors` file with `--out`"))?,
         Output::Checkpoint => 3 * 4 * model.config.parameters(),
         Output::Adapters => 2 * 4 * settings.trained(&model.config),
     };
@@ -77,7 +72,7 @@ pub(crate) fn run(args: &FinetuneArgs, home: &Path) -> Outcome {
     note_memory("trained");
     let (params, adapters) = tuner.finish(&run.ctx);
     note_memory("only the result is left");
-    write(args, output, &model, &frame, &stage, params, adapters)?;
+    write(args, output, model, &stage, params, adapters)?;
     // The result is safe: where the run stood is of no more use. A file that stays only costs space.
     let _ = std::fs::remove_file(&run.saved);
     peak_memory(&budget);
@@ -94,20 +89,6 @@ fn file_of(model: &Path, home: &Path) -> Outcome<PathBuf> {
         Err(ModelsError::Unknown { .. }) => Ok(model.to_owned()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Opens a model by its path.
-fn open(path: &Path) -> Outcome<Opened> {
-    let corrupt = |error: &dyn std::fmt::Display| {
-        Failure::new(Code::CorruptData, error)
-            .hint("name a whole GGUF file of the Llama, Qwen2.5 or Qwen3 family with a byte-level tokenizer")
-    };
-    let file = gguf::load(path).map_err(|error| corrupt(&error))?;
-    let model = Pretrained::from_gguf(&file).map_err(|error| corrupt(&error))?;
-    let layout = Stage::whole(model.config).map_err(|error| corrupt(&error))?.layout();
-    let frame = Frame::of(&file, &layout).map_err(|error| corrupt(&error))?;
-    let file_bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    Ok(Opened { model, frame, file_bytes })
 }
 
 fn settings(args: &FinetuneArgs) -> Outcome<Settings> {
@@ -326,8 +307,7 @@ fn peak_memory(budget: &Budget) {
 fn write(
     args: &FinetuneArgs,
     output: Output,
-    model: &Pretrained,
-    frame: &Frame,
+    model: Pretrained,
     stage: &Stage,
     params: Vec<f32>,
     adapters: Option<(AdapterLayout, Vec<f32>)>,
@@ -345,9 +325,9 @@ fn write(
             write_file(&out.join(lora::VALUES_NAME), &values)
         }
         (Output::Gguf(tensor_type), _) => {
-            let written = frame.save(out, &model.config, &stage.layout(), &params, tensor_type);
+            let written = Pretrained { params, ..model }.save_gguf(out, tensor_type);
             written.map_err(|error| match error {
-                GgufError::Io { source, .. } => unwritable(out, &source),
+                PretrainedError::Gguf(GgufError::Io { source, .. }) => unwritable(out, &source),
                 other => bad(&other),
             })?;
             say_written(out)

@@ -246,7 +246,7 @@ fn too_little_memory_is_refused_with_what_it_is_for_and_what_would_fit() {
 #[test]
 fn every_bad_input_is_named() {
     let place = place();
-    std::fs::write(place.file("bad.gguf"), "GGUF?").unwrap();
+    std::fs::write(place.file("bad.gguf"), "PK\u{3}\u{4}?").unwrap();
     std::fs::write(place.file("bad.jsonl"), "{\"messages\":[]}\n").unwrap();
     let bad_model = place.file("bad.gguf");
     let cases: [(&str, &[&str], i32, &str); 9] = [

@@ -47,20 +47,30 @@ impl Pretrained {
         Ok(gguf::save(path, &metadata, &sources)?)
     }
 
+    /// Bytes that [`Pretrained::save_gguf`] takes beside the model: the rows that lie in another order in the file, and the largest tensor as
+    /// it is stored.
+    ///
+    /// # Errors
+    /// As [`Pretrained::save_gguf`], for the config.
+    pub fn gguf_scratch_bytes(config: &Config, matrices: TensorType) -> Result<u64, PretrainedError> {
+        let (layout, family) = (Stage::whole(*config)?.layout(), Family::of(config)?);
+        let turned = layout.tensors().iter().filter(|tensor| is_turned(tensor, family));
+        let copied: usize = turned.map(|tensor| tensor.len() * size_of::<f32>()).sum();
+        let stored = |tensor: &TensorInfo| {
+            let stored = stored_as(tensor, matrices);
+            tensor.len() / stored.block_len() * stored.block_bytes()
+        };
+        Ok((copied + layout.tensors().iter().map(stored).max().unwrap_or(0)) as u64)
+    }
+
     fn tensor<'a>(&'a self, tensor: &TensorInfo, family: Family, matrices: TensorType) -> Tensor<'a> {
         let values = &self.params[tensor.range()];
-        let turned = family == Family::Llama && [".q_proj.", ".k_proj."].iter().any(|part| tensor.name.contains(part));
         let columns = tensor.shape.get(1).copied().unwrap_or(1);
-        let tensor_type = match (tensor.shape.len(), matrices) {
-            (1, _) => TensorType::F32,
-            (_, TensorType::Q8_0) if !columns.is_multiple_of(TensorType::Q8_0.block_len()) => TensorType::F16,
-            _ => matrices,
-        };
         Tensor {
             name: name_in_file(&tensor.name),
             dimensions: tensor.shape.iter().rev().map(|&size| size as u64).collect(),
-            tensor_type,
-            values: match turned {
+            tensor_type: stored_as(tensor, matrices),
+            values: match is_turned(tensor, family) {
                 true => Cow::Owned(neighbours(values, columns, self.config.head_dim).collect()),
                 false => Cow::Borrowed(values),
             },
@@ -171,6 +181,20 @@ impl Tensor<'_> {
         let Self { name, dimensions, tensor_type, values } = self;
         TensorSource { name, dimensions, tensor_type: *tensor_type, values }
     }
+}
+
+/// The type that a tensor gets when `matrices` is asked for.
+fn stored_as(tensor: &TensorInfo, matrices: TensorType) -> TensorType {
+    match tensor.shape[..] {
+        [_, columns] if columns.is_multiple_of(matrices.block_len()) => matrices,
+        [_, _] => TensorType::F16,
+        _ => TensorType::F32,
+    }
+}
+
+/// Whether the rows are queries or keys, which lie in another order in files of this family.
+fn is_turned(tensor: &TensorInfo, family: Family) -> bool {
+    family == Family::Llama && [".q_proj.", ".k_proj."].iter().any(|part| tensor.name.contains(part))
 }
 
 fn text(text: &str) -> Value {

@@ -1,7 +1,6 @@
 //! Models from GGUF files: a small one that the test writes, and a real one where it is at hand.
 
 use model::gguf::{self, Array, Metadata, Strings, TensorSource, TensorType, Value};
-use model::pretrained::Frame;
 use model::{Attention, Config, Message, Pretrained, Stage};
 use tensor::Context;
 
@@ -122,19 +121,21 @@ fn a_file_is_written_again_with_other_parameters() {
     let plain = Config { width: 64, ff: 36, ..config() };
     let biased = Config { attention: Attention { bias: true, ..Attention::PLAIN }, ..plain };
     for (architecture, config) in [("llama", plain), ("qwen2", biased)] {
-        let layout = Stage::whole(config).unwrap().layout();
         let params = params(&Stage::whole(config).unwrap());
         let before = file(&metadata(&config, architecture), &tensors(&config, &vec![0.5; params.len()], architecture));
-        let frame = Frame::of(&gguf::read(&before).unwrap(), &layout).unwrap();
+        let before = Pretrained::from_gguf(&gguf::read(&before).unwrap()).unwrap();
+        let changed = Pretrained { params: params.clone(), ..before };
         for (tensor_type, bound) in [(TensorType::F32, 0.0), (TensorType::F16, 1e-3), (TensorType::Q8_0, 1e-2)] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("model.gguf");
-            frame.save(&path, &config, &layout, &params, tensor_type).unwrap();
+            changed.save_gguf(&path, tensor_type).unwrap();
             let bytes = std::fs::read(&path).unwrap();
-            frame.save(&path, &config, &layout, &params, tensor_type).unwrap();
+            changed.save_gguf(&path, tensor_type).unwrap();
             assert!(bytes == std::fs::read(&path).unwrap(), "the same parameters give the same bytes");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
             let read = gguf::read(&bytes).unwrap();
+            let largest = read.tensors().iter().map(|tensor| tensor.range.len() as u64).max().unwrap();
+            assert!(Pretrained::gguf_scratch_bytes(&config, tensor_type).unwrap() >= largest);
             let model = Pretrained::from_gguf(&read).unwrap();
             let worst = model.params.iter().zip(&params).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
             assert!(worst <= bound, "{architecture} as {tensor_type:?}: {worst}");
