@@ -33,6 +33,10 @@ use crate::workload::{Cores, Workload};
 /// Least time between two status lines, in milliseconds.
 pub const STATUS_MS_MIN: u64 = 100;
 
+/// How long a child waits for one of a killed parent to leave its directory, and how often it looks.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(20);
+const PREDECESSOR_LOOK: Duration = Duration::from_millis(100);
+
 /// What a child needs to start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChildConfig {
@@ -95,6 +99,21 @@ pub async fn run(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin)
     outcome
 }
 
+/// Starts the peer. Its directory may still be that of a child whose parent was killed: that child ends by itself, so it is waited for.
+async fn start(config: ChildConfig) -> Result<NodeHandle, Failure> {
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_MAX;
+    loop {
+        let failure = match peer::start(node_config(config.clone())?).await {
+            Ok(node) => return Ok(node),
+            Err(error) => Failure::from(&error),
+        };
+        if failure.kind != FailureKind::InUse || tokio::time::Instant::now() >= deadline {
+            return Err(failure);
+        }
+        tokio::time::sleep(PREDECESSOR_LOOK).await;
+    }
+}
+
 struct Child<R, W> {
     orders: Lines<BufReader<R>>,
     output: W,
@@ -106,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
         let line = self.orders.next_line().await.ok().flatten().unwrap_or_default();
         let config: ChildConfig =
             serde_json::from_str(&line).map_err(|error| bad_input(format!("bad configuration: {error}")))?;
-        let node = peer::start(node_config(config)?).await.map_err(|error| Failure::from(&error))?;
+        let node = start(config).await?;
         let outcome = self.serve(&node).await;
         node.shutdown().await;
         outcome
