@@ -33,11 +33,6 @@ pub struct QuantisedRows {
 }
 
 impl QuantisedRows {
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// For every block its codes as floats, its scale and what all its codes are worth.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = f32> + '_ {
         self.blocks.iter().flat_map(|block| {
