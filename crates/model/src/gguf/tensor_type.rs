@@ -162,6 +162,11 @@ impl TensorType {
         matches!(self, F32 | F16 | Bf16 | Q8_0 | Q4_0 | Q4_1 | Q4K | Q6K)
     }
 
+    /// Whether values can be written as this type.
+    pub fn is_written(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Q8_0)
+    }
+
     /// Turns whole blocks into their values, with the bits that ggml's reference gives.
     ///
     /// All arithmetic is in `f32`, and each operation is rounded on its own in the order written here, where `d`, `m`

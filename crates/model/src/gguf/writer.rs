@@ -202,7 +202,7 @@ fn check_tensor(tensor: &TensorSource<'_>) -> Result<(), GgufError> {
     let TensorSource { name, dimensions, tensor_type, values } = *tensor;
     let owned = || (name.to_owned(), dimensions.to_vec());
     check_name("a tensor", name, WRITTEN_NAME_BYTES_MAX)?;
-    if !matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::Q8_0) {
+    if !tensor_type.is_written() {
         return Err(GgufError::Unsupported { name: name.to_owned(), source: Unsupported { tensor_type } });
     }
     let count = dimensions.len() as u64;

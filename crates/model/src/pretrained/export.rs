@@ -30,6 +30,10 @@ impl Pretrained {
     /// The type is another one, the file cannot be written, the tokenizer or the rotations cannot be said in such a file, or a value is too
     /// large for the type.
     pub fn save_gguf(&self, path: &Path, matrices: TensorType) -> Result<(), PretrainedError> {
+        // Asked of the choice itself: the rows of a small model may all be stored as another type.
+        if !matrices.is_written() {
+            return Err(unsupported("type", matrices.to_string(), "F32, F16 or Q8_0"));
+        }
         let layout = Stage::whole(self.config)?.layout();
         let family = Family::of(&self.config)?;
         let metadata = self.metadata(family, matrices)?;
