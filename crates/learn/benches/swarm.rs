@@ -132,7 +132,7 @@ fn parse(arguments: Vec<String>) -> Options {
         swarm: true,
         sample: false,
     };
-    let mut sets = Vec::new();
+    let mut sets: Vec<String> = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("`{argument}` needs a value"));
@@ -152,26 +152,9 @@ fn parse(arguments: Vec<String>) -> Options {
             other => panic!("unknown argument `{other}`"),
         }
     }
-    options.recipe = with_settings(&options.recipe, &sets);
-    options
-}
-
-/// Changes settings of a recipe, each given as `path=value`.
-fn with_settings(recipe: &Recipe, sets: &[String]) -> Recipe {
-    let mut table: toml::Table = recipe.to_toml().parse().expect("a recipe is TOML");
-    for set in sets {
+    for set in &sets {
         let (path, value) = set.split_once('=').expect("`--set path=value`");
-        let (folder, name) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut at = &mut table;
-        for part in folder.split('.').filter(|part| !part.is_empty()) {
-            at = at.get_mut(part).and_then(toml::Value::as_table_mut).expect("a table of the recipe");
-        }
-        if value == "none" {
-            at.remove(name);
-            continue;
-        }
-        let parsed: toml::Table = format!("x = {value}").parse().expect("a TOML value");
-        at.insert(name.to_owned(), parsed["x"].clone());
+        options.recipe = options.recipe.with_setting(path, value).unwrap_or_else(|error| panic!("{error}"));
     }
-    Recipe::from_toml(&table.to_string()).unwrap_or_else(|error| panic!("{error}"))
+    options
 }

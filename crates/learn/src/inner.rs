@@ -9,6 +9,7 @@ use tensor::{AdamwStep, Context};
 use crate::recipe::{Inner, Muon};
 
 mod muon;
+mod stiefel;
 
 use muon::{Job, Workspace};
 
@@ -22,7 +23,19 @@ pub struct Optimiser {
     /// Second moments; unused where Muon is.
     second: Vec<f32>,
     steps: u64,
+    clipping: Clipping,
+    /// The rate of bases, as a fraction of the matrices'.
+    basis_rate: f32,
     workspace: Workspace,
+}
+
+/// What the norm is taken over that a gradient is clipped by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clipping {
+    /// All tensors.
+    Together,
+    /// Each tensor.
+    Each,
 }
 
 impl Optimiser {
@@ -41,8 +54,16 @@ impl Optimiser {
             first: zeros(),
             second: zeros(),
             steps: 0,
+            clipping: Clipping::Together,
+            basis_rate: 0.0,
             workspace: Workspace::default(),
         }
+    }
+
+    /// Clips each tensor by its own norm, so that a model in stages takes the steps of the whole one, and moves bases with `basis_rate`
+    /// times the rate of the matrices.
+    pub(crate) fn for_stages(self, basis_rate: f32) -> Self {
+        Self { clipping: Clipping::Each, basis_rate, ..self }
     }
 
     /// The first and the second moments.
@@ -63,10 +84,20 @@ impl Optimiser {
     pub fn step(&mut self, ctx: &Context, params: &mut [f32], grads: &mut [f32], rate: f32) -> f64 {
         assert_eq!((params.len(), grads.len()), (self.first.len(), self.first.len()), "parameters and gradients");
         self.steps += 1;
-        let norm = clip(ctx, grads, self.settings.clip_norm);
+        let norm = match self.clipping {
+            Clipping::Together => clip(ctx, grads, self.settings.clip_norm),
+            Clipping::Each => tensor::sum_squares(ctx, grads).sqrt(),
+        };
         for place in 0..self.tensors.len() {
             let range = self.tensors[place].range();
             let (params, grads) = (&mut params[range.clone()], &mut grads[range]);
+            if self.clipping == Clipping::Each {
+                clip(ctx, grads, self.settings.clip_norm);
+            }
+            if self.tensors[place].kind == Kind::Basis {
+                self.turn_basis(ctx, place, params, grads, rate);
+                continue;
+            }
             match muon_for(self.settings.muon, self.tensors[place].kind) {
                 Some((muon, lr)) => {
                     let tensor = &self.tensors[place];
@@ -78,6 +109,15 @@ impl Optimiser {
             }
         }
         norm
+    }
+
+    fn turn_basis(&mut self, ctx: &Context, place: usize, params: &mut [f32], grads: &mut [f32], rate: f32) {
+        let tensor = &self.tensors[place];
+        let lr = self.settings.muon.map_or(self.settings.adamw.lr, |muon| muon.lr) * self.basis_rate * rate;
+        if lr > 0.0 {
+            let (shape, momentum) = ([tensor.shape[0], tensor.shape[1]], &mut self.first[tensor.range()]);
+            stiefel::update(ctx, lr, shape, params, grads, momentum, &mut self.workspace);
+        }
     }
 
     fn adamw(&mut self, ctx: &Context, place: usize, params: &mut [f32], grads: &[f32], rate: f32) {

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod baseline;
+pub mod boundary;
 pub mod conformance;
 pub mod data;
 pub mod evaluation;
@@ -15,6 +16,7 @@ pub mod finetune;
 pub mod inner;
 pub mod local;
 pub mod outer;
+pub mod pipeline;
 pub mod progress;
 pub mod recipe;
 pub mod schedule;

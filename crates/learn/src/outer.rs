@@ -15,6 +15,7 @@
 //! Everything is a fold in the order of the payloads, in f32 with each operation rounded; norms and factors are f64. Level
 //! values are bounded by their format, so no sum leaves the finite numbers.
 
+use model::Layout;
 use tensor::Context;
 
 use crate::recipe::{Outer, Recipe};
@@ -144,7 +145,7 @@ fn momentum_len(recipe: &Recipe, parameters: usize) -> usize {
 /// # Panics
 /// When a payload or the state belongs to another layout, which decoding rules out.
 pub fn step(ctx: &Context, recipe: &Recipe, state: &mut State, payloads: &[(u64, &SparsePayload)]) {
-    apply(ctx, recipe, state, aggregate(recipe, payloads));
+    apply(ctx, recipe, state, aggregate(&recipe.layout(), payloads));
 }
 
 /// Applies an aggregated pseudo-gradient.
@@ -164,8 +165,7 @@ pub(crate) fn apply(ctx: &Context, recipe: &Recipe, state: &mut State, mut gradi
 }
 
 /// The weighted and clipped sum of the payloads over all weights, dense.
-fn aggregate(recipe: &Recipe, payloads: &[(u64, &SparsePayload)]) -> Vec<f32> {
-    let layout = recipe.layout();
+pub(crate) fn aggregate(layout: &Layout, payloads: &[(u64, &SparsePayload)]) -> Vec<f32> {
     let mut sum = vec![0.0f32; layout.len()];
     let weights: f64 = payloads.iter().map(|&(weight, _)| weight as f64).sum();
     for place in 0..layout.tensors().len() {

@@ -6,6 +6,7 @@
 use model::{Config, ConfigError, Layout, Stage};
 use serde::{Deserialize, Serialize};
 
+use crate::boundary::Space;
 use crate::schedule::Schedule;
 
 mod presets;
@@ -53,6 +54,19 @@ pub struct Recipe {
     pub outer: Outer,
     /// How the model is measured.
     pub evaluation: Evaluation,
+    /// How the model is split into stages; none when every peer holds all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
+}
+
+/// How the model is split into stages. A round is then one optimiser step, each unit one micro-batch of it ([`crate::pipeline`]).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Stages, each with as many layers as the others or one more.
+    pub stages: usize,
+    /// Which numbers of a token travel between them.
+    pub space: Space,
 }
 
 /// What one inner step of a unit trains on.
@@ -209,6 +223,28 @@ impl Recipe {
         toml::to_string(self).expect("every field of a recipe is a TOML value")
     }
 
+    /// Changes one setting, named by its path in the TOML (`inner.adamw.lr`); the value is written as there, or `none` to leave it out.
+    ///
+    /// # Errors
+    /// There is no such path, the value is not TOML, or the recipe would be unsound.
+    pub fn with_setting(&self, path: &str, value: &str) -> Result<Self, RecipeError> {
+        let mut table: toml::Table = self.to_toml().parse().expect("a recipe is TOML");
+        let (folder, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut at = &mut table;
+        for part in folder.split('.').filter(|part| !part.is_empty()) {
+            let missing = || RecipeError::Syntax(format!("there is no table `{part}` in `{path}`"));
+            at = at.get_mut(part).and_then(toml::Value::as_table_mut).ok_or_else(missing)?;
+        }
+        if value == "none" {
+            at.remove(name);
+        } else {
+            let parsed: Result<toml::Table, _> = format!("x = {value}").parse();
+            let parsed = parsed.map_err(|error| RecipeError::Syntax(error.message().to_owned()))?;
+            at.insert(name.to_owned(), parsed["x"].clone());
+        }
+        Self::from_toml(&table.to_string())
+    }
+
     /// The canonical bytes, which peers exchange.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("every field of a recipe is a JSON value")
@@ -293,7 +329,28 @@ impl Recipe {
         self.validate_compression()?;
         let Outer { lr, momentum, .. } = self.outer;
         positive("outer.lr", lr)?;
-        below_one("outer.momentum", momentum)
+        below_one("outer.momentum", momentum)?;
+        self.validate_pipeline()
+    }
+
+    fn validate_pipeline(&self) -> Result<(), RecipeError> {
+        let Some(Pipeline { stages, space }) = self.pipeline else { return Ok(()) };
+        within("pipeline.stages", stages as f64, 1.0, self.model.layers as f64, "from 1 to the model's layers")?;
+        if self.model.tied_head {
+            let expected = "false: the embedding and the head are in different stages";
+            return Err(RecipeError::OutOfRange { field: "model.tied_head", value: 1.0, expected });
+        }
+        within("inner_steps", self.inner_steps as f64, 1.0, 1.0, "1 with a pipeline, whose round is one step")?;
+        within("outer.lr", f64::from(self.outer.lr), 1.0, 1.0, "1 with a pipeline, whose step is the optimiser's")?;
+        within("outer.momentum", f64::from(self.outer.momentum), 0.0, 0.0, "0 with a pipeline")?;
+        let rank = space.columns(self.model.width) as f64;
+        within("pipeline.space.rank", rank, 1.0, self.model.width as f64, "from 1 to the model's width")?;
+        match space {
+            Space::Projector { rate, .. } => {
+                within("pipeline.space.rate", f64::from(rate), 0.0, 100.0, "between 0 and 100")
+            }
+            Space::Full | Space::Subspace { .. } => Ok(()),
+        }
     }
 
     fn validate_sizes(&self) -> Result<(), RecipeError> {

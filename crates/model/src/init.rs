@@ -21,13 +21,17 @@ pub fn init(stage: &Stage, seed: [u8; 32]) -> Vec<f32> {
     let layout = stage.layout();
     let mut params = vec![0.0; layout.len()];
     for tensor in layout.tensors() {
-        let values = &mut params[tensor.range()];
-        match std_of(tensor, stage.config()) {
-            Some(std) => Stream::new(seed, &format!("init {}", tensor.name)).fill_normal(std, values),
-            None => values.fill(if tensor.kind == Kind::Bias { 0.0 } else { 1.0 }),
-        }
+        init_tensor(stage.config(), tensor, seed, &mut params[tensor.range()]);
     }
     params
+}
+
+/// Draws the initial values of one tensor, as [`init`] does.
+pub fn init_tensor(config: &Config, tensor: &TensorInfo, seed: [u8; 32], values: &mut [f32]) {
+    match std_of(tensor, config) {
+        Some(std) => Stream::new(seed, &format!("init {}", tensor.name)).fill_normal(std, values),
+        None => values.fill(if tensor.kind == Kind::Bias { 0.0 } else { 1.0 }),
+    }
 }
 
 /// The standard deviation of a tensor's initial values; none for gains and biases.
@@ -35,7 +39,7 @@ fn std_of(tensor: &TensorInfo, config: &Config) -> Option<f32> {
     let fan_in = tensor.shape.last().copied().unwrap_or(1) as f32;
     let depth = if tensor.writes_residual { (2 * config.layers) as f32 } else { 1.0 };
     match tensor.kind {
-        Kind::Vector | Kind::Bias => None,
+        Kind::Vector | Kind::Bias | Kind::Basis => None,
         Kind::Embedding if !config.tied_head => Some(EMBEDDING_STD),
         Kind::Matrix | Kind::Head | Kind::Embedding => Some(1.0 / (fan_in * depth).sqrt()),
     }

@@ -25,7 +25,7 @@ pub use decoder::{Cache, CachePool, DecodeError, Decoder, Feed, Weight};
 pub use files::{Checkpoint, FileError};
 pub use generate::{Finish, Request, generate};
 pub use gguf::{Gguf, GgufError};
-pub use init::init;
+pub use init::{init, init_tensor};
 pub use lora::{AdapterLayout, LinearMap, Lora};
 pub use pretrained::{Pretrained, PretrainedError, decoder_from_gguf};
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -80,6 +80,8 @@ pub enum Kind {
     Embedding,
     /// The head's weight, `[vocab, width]`.
     Head,
+    /// A basis of the coordinates that travel between two stages, `[width, rank]`; no stage computes with it.
+    Basis,
 }
 
 /// One named tensor inside the flat parameter vector.
@@ -136,6 +138,20 @@ impl Layout {
             false => None,
         };
         Self { tensors: builder.tensors, parts: Parts { embedding, layers, norm, head }, len: builder.len }
+    }
+
+    /// Lays out other tensors than those of a stage, each with its name, shape and kind, for optimisers and codecs: no stage computes
+    /// with such a vector.
+    pub fn of(tensors: impl IntoIterator<Item = (String, Vec<usize>, Kind)>) -> Self {
+        let mut len = 0;
+        let place = |(name, shape, kind)| {
+            let tensor = TensorInfo { name, shape, kind, offset: len, writes_residual: false };
+            len = tensor.range().end;
+            tensor
+        };
+        let tensors = tensors.into_iter().map(place).collect();
+        let parts = Parts { embedding: None, layers: Vec::new(), norm: None, head: None };
+        Self { tensors, parts, len }
     }
 
     /// Number of parameters.

@@ -245,7 +245,16 @@ impl Trainer {
     /// # Panics
     /// As [`Trainer::forward`], and when the stage is not the whole model.
     pub fn loss(&mut self, ctx: &Context, params: &[f32], tokens: &[u32], targets: &[u32]) -> f64 {
-        self.run_loss(ctx, Parameters::plain(params), tokens, targets)
+        self.run_loss(ctx, Parameters::plain(params), StageInput::Tokens(tokens), targets)
+    }
+
+    /// Computes the mean loss of a micro-batch in nats per token from the last stage's input; the bits are those that a backward would
+    /// give.
+    ///
+    /// # Panics
+    /// As [`Trainer::forward`], and when the stage is not the last.
+    pub fn stage_loss(&mut self, ctx: &Context, params: &[f32], input: StageInput<'_>, targets: &[u32]) -> f64 {
+        self.run_loss(ctx, Parameters::plain(params), input, targets)
     }
 
     /// Computes the logits `[sequences · tokens, vocab]` of a micro-batch; for a model of one stage.
@@ -334,8 +343,8 @@ impl Trainer {
         loss.expect("a backward from targets has a loss")
     }
 
-    fn run_loss(&mut self, ctx: &Context, of: Parameters<'_>, tokens: &[u32], targets: &[u32]) -> f64 {
-        self.run_forward(ctx, of, StageInput::Tokens(tokens));
+    fn run_loss(&mut self, ctx: &Context, of: Parameters<'_>, input: StageInput<'_>, targets: &[u32]) -> f64 {
+        self.run_forward(ctx, of, input);
         let (rows, width) = (self.sequences * self.tokens, self.stage.config().width);
         let head = self.head(of.params);
         let counted = Counted::new(targets, rows);

@@ -58,7 +58,14 @@ pub(super) fn update(
 /// All iterations run on `g` itself, which becomes `q·g·q`, and their factors are multiplied up: with `s` the smaller side the
 /// cost is `4·rows·columns·s + 8·s³` FLOPs for each iteration but the first, instead of `4·rows·columns·s + 2·s³` for each.
 /// What f32 loses in a Gram matrix are singular values below about 3·10⁻⁴ of the largest, which are noise in a gradient.
-fn orthogonalise(ctx: &Context, rows: usize, columns: usize, iterations: u32, x: &mut [f32], w: &mut Workspace) {
+pub(super) fn orthogonalise(
+    ctx: &Context,
+    rows: usize,
+    columns: usize,
+    iterations: u32,
+    x: &mut [f32],
+    w: &mut Workspace,
+) {
     let side = rows.min(columns);
     for square in [&mut w.gram, &mut w.factor, &mut w.product, &mut w.spare] {
         square.resize(side * side, 0.0);

@@ -46,7 +46,7 @@ fn one_payload_moves_its_entries_and_no_others() {
 fn weights_of_all_payloads_divide_and_a_lone_sender_counts_little() {
     let recipe = recipe(0.0, false);
     let (a, b) = (payload(&recipe, 1, 1e-2), payload(&recipe, 2, 1e-2));
-    let sum = aggregate(&recipe, &[(1, &a), (3, &b)]);
+    let sum = aggregate(&recipe.layout(), &[(1, &a), (3, &b)]);
     let (a, b) = (dense(&recipe, &a), dense(&recipe, &b));
     let lone = (0..sum.len()).find(|&i| a[i] != 0.0 && b[i] == 0.0).unwrap();
     assert!(sum[lone].abs() <= a[lone].abs() * 0.2501);
@@ -60,7 +60,7 @@ fn a_huge_payload_is_cut_to_the_median() {
     let attack = payload(&recipe, 9, 1e3);
     let total = |payloads: &[&SparsePayload]| {
         let weighted: Vec<(u64, &SparsePayload)> = payloads.iter().map(|&payload| (1, payload)).collect();
-        norm(&aggregate(&recipe, &weighted))
+        norm(&aggregate(&recipe.layout(), &weighted))
     };
     let calm = total(&[&honest[0], &honest[1], &honest[2]]);
     let attacked = total(&[&honest[0], &honest[1], &honest[2], &attack]);

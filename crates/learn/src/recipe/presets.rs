@@ -26,6 +26,7 @@ impl Recipe {
             compression: Compression { chunk: 4096, keep: 292, beta: 0.8 },
             outer: Outer { lr: 1.0, momentum: 0.6, nesterov: true },
             evaluation: Evaluation { windows: 64, every_rounds: 6 },
+            pipeline: None,
         }
     }
 

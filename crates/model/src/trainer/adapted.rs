@@ -2,7 +2,7 @@
 
 use tensor::Context;
 
-use super::{Parameters, Trainer};
+use super::{Parameters, StageInput, Trainer};
 use crate::lora::AdapterLayout;
 
 /// For trainers that were made with adapters, of models of one stage.
@@ -41,7 +41,7 @@ impl Trainer {
         tokens: &[u32],
         targets: &[u32],
     ) -> f64 {
-        self.run_loss(ctx, Parameters { params, adapters }, tokens, targets)
+        self.run_loss(ctx, Parameters { params, adapters }, StageInput::Tokens(tokens), targets)
     }
 
     /// Computes the logits `[sequences · tokens, vocab]` of a micro-batch.

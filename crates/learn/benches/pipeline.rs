@@ -1,0 +1,158 @@
+//! Compares a model in stages with the whole one: held-out loss at equal tokens, and bytes between stages.
+//!
+//! `cargo bench -p learn --bench pipeline -- [--seeds N] [--rounds N] [--threads N] [--set path=value]... [CASE]...`
+//!
+//! A case is `space,precision[,replicas]`: `full`, `subspace:RANK` or `projector:RANK:RATE`; a precision, or two as `forward/backward`;
+//! and how many replicas of each stage exchange compressed gradients (none: one replica, nothing compressed). Without cases it runs those
+//! of `docs/experiments.md`. Everything runs in one process with the arithmetic of a network run, so its figures are the same on every
+//! machine.
+
+use std::time::Instant;
+
+use learn::boundary::{Precision, Space};
+use learn::data::Corpus;
+use learn::pipeline::{LocalPipeline, Setting};
+use learn::recipe::{Compression, Outer, Pipeline, Recipe};
+use model::Config;
+use tensor::Context;
+
+const STAGES: usize = 4;
+const CASES: [&str; 6] =
+    ["full,f32", "full,int8", "projector:16:0.1,int4", "subspace:16,f32", "full,f32,2", "projector:16:0.1,int4,2"];
+
+/// The recipe: the default run's model with a head of its own, a layer for each stage, 1024 tokens a step.
+fn recipe() -> Recipe {
+    let default = Recipe::default_run();
+    Recipe {
+        name: "stages".to_owned(),
+        rounds: 1320,
+        inner_steps: 1,
+        units_per_round: 4,
+        model: Config { tied_head: false, ..default.model },
+        outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
+        compression: Compression { chunk: 4096, keep: 292, beta: 0.95 },
+        pipeline: Some(Pipeline { stages: STAGES, space: Space::Full }),
+        ..default
+    }
+}
+
+struct Case {
+    name: String,
+    space: Space,
+    setting: Setting,
+}
+
+fn main() {
+    let mut options = Options { seeds: 3, threads: 2, recipe: recipe(), cases: Vec::new() };
+    options.parse(std::env::args().skip(1).filter(|argument| argument != "--bench"));
+    let corpus = Corpus::bundled().expect("the bundled corpus is sound");
+    let recipe = &options.recipe;
+    println!(
+        "{} parameters in {STAGES} stages, {} steps x {} tokens = {:.2} M tokens",
+        recipe.model.parameters(),
+        recipe.rounds,
+        recipe.round_tokens(),
+        recipe.total_tokens() as f64 / 1e6
+    );
+    let mut sums = vec![0.0; options.cases.len()];
+    for seed in 1..=options.seeds {
+        let whole = Recipe { seed, pipeline: Some(Pipeline { stages: 1, space: Space::Full }), ..recipe.clone() };
+        let base = run("whole model", &whole, &corpus, Setting::EXACT, options.threads).with;
+        for (case, sum) in options.cases.iter().zip(&mut sums) {
+            let recipe =
+                Recipe { seed, pipeline: Some(Pipeline { stages: STAGES, space: case.space }), ..recipe.clone() };
+            let got = run(&case.name, &recipe, &corpus, case.setting, options.threads);
+            let gap = (got.with / base - 1.0) * 100.0;
+            *sum += gap;
+            println!("seed {seed}  {:26} {:.4}  gap {gap:+.2} %", case.name, got.with);
+        }
+    }
+    println!("mean over {} seeds:", options.seeds);
+    for (case, sum) in options.cases.iter().zip(&sums) {
+        println!("  {:26} {:+.2} %", case.name, sum / options.seeds as f64);
+    }
+}
+
+struct Losses {
+    with: f64,
+}
+
+fn run(name: &str, recipe: &Recipe, corpus: &Corpus, setting: Setting, threads: usize) -> Losses {
+    let start = Instant::now();
+    let mut pipeline = LocalPipeline::new(Context::new(threads), recipe, corpus, setting);
+    let (mut with, mut payload) = (f64::NAN, 0);
+    for progress in pipeline.by_ref() {
+        let progress = progress.expect("the recipe does not diverge");
+        with = progress.heldout_loss.unwrap_or(with);
+        payload += progress.payload_bytes;
+    }
+    let tokens = recipe.total_tokens() as f64;
+    println!(
+        "  {name}: held-out {with:.4}, without boundaries {:.4}; {:.1} B a token over {} boundaries, {:.1} B of payloads; {:.0} s",
+        pipeline.evaluate_plain(recipe.evaluation.windows),
+        pipeline.boundary_bytes() as f64 / tokens,
+        recipe.pipeline.map_or(0, |pipeline| pipeline.stages - 1),
+        if setting.compressed { payload as f64 / tokens } else { 0.0 },
+        start.elapsed().as_secs_f64()
+    );
+    Losses { with }
+}
+
+struct Options {
+    seeds: u64,
+    threads: usize,
+    recipe: Recipe,
+    cases: Vec<Case>,
+}
+
+impl Options {
+    fn parse(&mut self, mut arguments: impl Iterator<Item = String>) {
+        let mut cases: Vec<String> = Vec::new();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().unwrap_or_else(|| panic!("`{argument}` needs a value"));
+            match argument.as_str() {
+                "--seeds" => self.seeds = value().parse().expect("a number of seeds"),
+                "--threads" => self.threads = value().parse().expect("a number of threads"),
+                "--rounds" => self.recipe.rounds = value().parse().expect("a number of rounds"),
+                "--set" => {
+                    let set = value();
+                    let (path, value) = set.split_once('=').expect("`--set path=value`");
+                    self.recipe = self.recipe.with_setting(path, value).unwrap_or_else(|error| panic!("{error}"));
+                }
+                _ => cases.push(argument),
+            }
+        }
+        if cases.is_empty() {
+            cases = CASES.map(str::to_owned).to_vec();
+        }
+        self.recipe.evaluation.every_rounds = self.recipe.rounds;
+        self.cases = cases.iter().map(|name| case(name)).collect();
+    }
+}
+
+fn case(name: &str) -> Case {
+    let parts: Vec<&str> = name.split(',').collect();
+    let number = |text: Option<&&str>| text.and_then(|text| text.parse::<f32>().ok()).expect("a number in a case");
+    let space: Vec<&str> = parts[0].split(':').collect();
+    let rank = || number(space.get(1)) as usize;
+    let space = match space[0] {
+        "full" => Space::Full,
+        "subspace" => Space::Subspace { rank: rank() },
+        "projector" => Space::Projector { rank: rank(), rate: number(space.get(2)) },
+        other => panic!("`{other}` is no space"),
+    };
+    let precisions = parts.get(1).copied().unwrap_or("f32");
+    let (forward, backward) = precisions.split_once('/').unwrap_or((precisions, precisions));
+    let precision = |name: &str| {
+        let found = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+        found.unwrap_or_else(|| panic!("`{name}` is no precision"))
+    };
+    let replicas = parts.get(2).map(|_| number(parts.get(2)) as usize);
+    let setting = Setting {
+        replicas: replicas.unwrap_or(1),
+        compressed: replicas.is_some(),
+        forward: precision(forward),
+        backward: precision(backward),
+    };
+    Case { name: name.to_owned(), space, setting }
+}

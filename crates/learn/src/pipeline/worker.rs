@@ -1,0 +1,332 @@
+//! One micro-batch in one stage: forward and backward from bytes to bytes.
+
+use model::{StageGradient, StageInput, Trainer};
+use tensor::Context;
+
+use super::shape::{StageShape, TokenParts};
+use super::state::StageState;
+use crate::boundary::{BoundaryError, Precision, Projection, Rounding, Space, decode, encode};
+use crate::data::{Batches, Corpus};
+use crate::recipe::Recipe;
+
+/// What a unit trains on: a function of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// The unit's id.
+    pub unit: [u8; 32],
+    /// Token ids, `[sequences, tokens]`.
+    pub tokens: Vec<u32>,
+    /// The token that follows each of them.
+    pub targets: Vec<u32>,
+    /// Root of the data.
+    pub data_root: [u8; 32],
+}
+
+impl MicroBatch {
+    /// Derives the micro-batch of a unit. Every stage can: token ids do not travel.
+    ///
+    /// # Panics
+    /// When the corpus is too small for the recipe ([`Corpus::check_recipe`]).
+    pub fn derive(recipe: &Recipe, corpus: &Corpus, unit: [u8; 32]) -> Self {
+        let mut batches = Batches::new(corpus, recipe.batch, unit);
+        let batch = batches.draw();
+        Self { unit, tokens: batch.tokens, targets: batch.targets, data_root: batches.root() }
+    }
+
+    /// The key of the stochastic rounding of this micro-batch's gradient at a boundary.
+    fn rounding(&self, boundary: usize) -> Rounding {
+        let mut hasher = blake3::Hasher::new_derive_key("cairn v1 boundary gradient");
+        hasher.update(&self.unit).update(&(boundary as u64).to_le_bytes());
+        Rounding::Stochastic(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What the last stage makes of a micro-batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// Mean loss, nats per token.
+    pub loss: f64,
+    /// The gradient for the stage before; none when this stage is the first too.
+    pub gradient: Option<Vec<u8>>,
+}
+
+/// What a replica adds to a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution {
+    /// Mean gradient over the micro-batches, in the layout of the canonical parameters.
+    pub gradient: Vec<f32>,
+    /// Micro-batches.
+    pub micro_batches: u64,
+}
+
+/// A replica of a stage: the weights of a round, one micro-batch's activations, and the gradients so far.
+#[derive(Debug)]
+pub struct StageWorker {
+    ctx: Context,
+    shape: StageShape,
+    parts: TokenParts,
+    trainer: Trainer,
+    params: Vec<f32>,
+    grads: Vec<f32>,
+    /// The bases before and after, and the gradients of the learned ones.
+    before: Option<Basis>,
+    after: Option<Basis>,
+    micro_batches: u64,
+    /// The unit whose activations the trainer holds.
+    held: Option<[u8; 32]>,
+    /// The coordinates that came with it.
+    received: Vec<f32>,
+    /// The hidden states that it made, where the basis after is learned.
+    made: Vec<f32>,
+}
+
+#[derive(Debug)]
+struct Basis {
+    boundary: usize,
+    values: Vec<f32>,
+    gradient: Vec<f32>,
+}
+
+impl StageWorker {
+    /// Makes a replica with the weights of `state`.
+    ///
+    /// # Panics
+    /// When the recipe was not validated or the state is another stage's.
+    pub fn new(ctx: Context, recipe: &Recipe, shape: StageShape, parts: TokenParts, state: &StageState) -> Self {
+        let trainer = Trainer::new(shape.stage().clone(), recipe.batch.sequences, recipe.batch.tokens)
+            .expect("the recipe's batch was checked against its context");
+        let mut worker = Self {
+            before: None,
+            after: None,
+            params: Vec::new(),
+            grads: vec![0.0; shape.full_len()],
+            micro_batches: 0,
+            held: None,
+            received: Vec::new(),
+            made: Vec::new(),
+            ctx,
+            shape,
+            parts,
+            trainer,
+        };
+        worker.load(state);
+        worker
+    }
+
+    /// Takes the weights of another round, and forgets gradients and activations.
+    ///
+    /// # Panics
+    /// When the state is another stage's.
+    pub fn load(&mut self, state: &StageState) {
+        assert_eq!(state.theta.len(), self.shape.layout().len(), "the state of another stage");
+        self.params = self.shape.expand(&self.ctx, &state.theta, &self.parts);
+        let basis = |boundary: Option<usize>| {
+            let boundary = boundary?;
+            let learned = self.shape.basis(boundary).map(|range| state.theta[range].to_vec());
+            let values = learned.or_else(|| self.shape.frozen_basis())?;
+            Some(Basis { boundary, gradient: vec![0.0; values.len()], values })
+        };
+        (self.before, self.after) = (basis(self.shape.boundary_before()), basis(self.shape.boundary_after()));
+        self.clear();
+    }
+
+    /// Forgets gradients and activations.
+    pub fn clear(&mut self) {
+        self.grads.fill(0.0);
+        for basis in [&mut self.before, &mut self.after].into_iter().flatten() {
+            basis.gradient.fill(0.0);
+        }
+        self.micro_batches = 0;
+        self.held = None;
+    }
+
+    /// The stage.
+    pub fn shape(&self) -> &StageShape {
+        &self.shape
+    }
+
+    /// Runs a micro-batch and keeps its activations; returns what the next stage needs. `input` is what the stage before sent, none for
+    /// the first stage.
+    ///
+    /// # Errors
+    /// [`BoundaryError`] when the input is not what a stage sends, or the output is not finite.
+    ///
+    /// # Panics
+    /// In the last stage, whose forward is [`StageWorker::turn`], and when there is an input in the first stage or none in another.
+    pub fn forward(
+        &mut self,
+        batch: &MicroBatch,
+        input: Option<&[u8]>,
+        precision: Precision,
+    ) -> Result<Vec<u8>, BoundaryError> {
+        assert!(!self.shape.is_last(), "the last stage sends no hidden states");
+        self.run_forward(batch, input)?;
+        let columns = self.shape.columns();
+        let values = match self.projection(&self.after) {
+            Some(projection) => projection.coordinates(&self.ctx, &self.made, &batch.tokens),
+            None => std::mem::take(&mut self.made),
+        };
+        encode(precision, &values, columns, Rounding::Nearest)
+    }
+
+    /// Runs a micro-batch through the last stage and back: adds its gradients and returns the loss and what the stage before needs.
+    ///
+    /// # Errors
+    /// As [`StageWorker::forward`].
+    ///
+    /// # Panics
+    /// In another stage than the last, and as [`StageWorker::forward`].
+    pub fn turn(
+        &mut self,
+        batch: &MicroBatch,
+        input: Option<&[u8]>,
+        precision: Precision,
+    ) -> Result<Turn, BoundaryError> {
+        assert!(self.shape.is_last(), "only the last stage has a loss");
+        self.run_forward(batch, input)?;
+        let from = StageGradient::Targets(&batch.targets);
+        let output = self.trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
+        let loss = output.loss.expect("the last stage has a loss");
+        let gradient = output.input.map(<[f32]>::to_vec);
+        if !loss.is_finite() {
+            return Err(BoundaryError::NotFinite { row: 0 });
+        }
+        Ok(Turn { loss, gradient: self.finish_backward(batch, gradient, precision)? })
+    }
+
+    /// Adds the gradients of a micro-batch, from what the stage after sent; returns what the stage before needs, none in the first stage.
+    /// Activations that were given up for another micro-batch are computed again from `input`: the bits are the same.
+    ///
+    /// # Errors
+    /// As [`StageWorker::forward`].
+    ///
+    /// # Panics
+    /// In the last stage, and as [`StageWorker::forward`].
+    pub fn backward(
+        &mut self,
+        batch: &MicroBatch,
+        input: Option<&[u8]>,
+        gradient: &[u8],
+        precision: Precision,
+    ) -> Result<Option<Vec<u8>>, BoundaryError> {
+        assert!(!self.shape.is_last(), "the last stage gets no gradient");
+        let coordinates = decode(gradient, batch.tokens.len(), self.shape.columns())?;
+        if self.held != Some(batch.unit) {
+            self.run_forward(batch, input)?;
+        }
+        let hidden = match self.projection(&self.after) {
+            Some(projection) => projection.gradient(&self.ctx, &coordinates),
+            None => coordinates.clone(),
+        };
+        if let (Space::Projector { .. }, Some(after)) = (self.shape.space(), &mut self.after) {
+            let projection = projection_of(&self.shape, &self.parts, &after.values);
+            projection.add_sender_half(&self.ctx, &self.made, &batch.tokens, &coordinates, &mut after.gradient);
+        }
+        let from = StageGradient::Hidden(&hidden);
+        let output = self.trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
+        let gradient = output.input.map(<[f32]>::to_vec);
+        self.finish_backward(batch, gradient, precision)
+    }
+
+    /// The mean loss of a micro-batch in the last stage, nats per token, without a backward.
+    ///
+    /// # Errors
+    /// As [`StageWorker::forward`].
+    ///
+    /// # Panics
+    /// As [`StageWorker::turn`].
+    pub fn loss(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<f64, BoundaryError> {
+        assert!(self.shape.is_last(), "only the last stage has a loss");
+        let hidden = self.receive(batch, input)?;
+        self.held = None;
+        let input = stage_input(&self.shape, batch, &hidden);
+        Ok(self.trainer.stage_loss(&self.ctx, &self.params, input, &batch.targets))
+    }
+
+    /// The parameters of the stage's layers, as they would be in the whole model.
+    pub fn parameters(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// The mean gradient of what was taken since the last [`StageWorker::load`] or [`StageWorker::clear`]; none without micro-batches.
+    pub fn contribution(&self) -> Option<Contribution> {
+        if self.micro_batches == 0 {
+            return None;
+        }
+        let mut gradient = self.shape.factor(&self.ctx, &self.grads);
+        gradient.truncate(self.shape.layout().len());
+        for basis in [&self.before, &self.after].into_iter().flatten() {
+            if let Some(range) = self.shape.basis(basis.boundary) {
+                gradient.resize(range.end, 0.0);
+                gradient[range].copy_from_slice(&basis.gradient);
+            }
+        }
+        tensor::scale(&self.ctx, 1.0 / self.micro_batches as f32, &mut gradient);
+        Some(Contribution { gradient, micro_batches: self.micro_batches })
+    }
+
+    fn projection<'a>(&'a self, basis: &'a Option<Basis>) -> Option<Projection<'a>> {
+        basis.as_ref().map(|basis| projection_of(&self.shape, &self.parts, &basis.values))
+    }
+
+    /// The hidden states that a message stands for; none in the first stage.
+    fn receive(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<Vec<f32>, BoundaryError> {
+        assert_eq!(
+            input.is_none(),
+            self.shape.is_first(),
+            "the first stage starts from tokens, and the others from a message"
+        );
+        let Some(bytes) = input else { return Ok(Vec::new()) };
+        self.received = decode(bytes, batch.tokens.len(), self.shape.columns())?;
+        Ok(match self.projection(&self.before) {
+            Some(projection) => projection.hidden(&self.ctx, &self.received, &batch.tokens),
+            None => self.received.clone(),
+        })
+    }
+
+    fn run_forward(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<(), BoundaryError> {
+        self.held = None;
+        let hidden = self.receive(batch, input)?;
+        let input = stage_input(&self.shape, batch, &hidden);
+        let made = self.trainer.forward(&self.ctx, &self.params, input);
+        if !self.shape.is_last() {
+            self.made.clear();
+            self.made.extend_from_slice(made);
+        }
+        self.held = Some(batch.unit);
+        Ok(())
+    }
+
+    fn finish_backward(
+        &mut self,
+        batch: &MicroBatch,
+        gradient: Option<Vec<f32>>,
+        precision: Precision,
+    ) -> Result<Option<Vec<u8>>, BoundaryError> {
+        self.held = None;
+        self.micro_batches += 1;
+        let (Some(gradient), Some(boundary)) = (gradient, self.shape.boundary_before()) else { return Ok(None) };
+        let coordinates = match &mut self.before {
+            None => gradient,
+            Some(before) => {
+                let projection = projection_of(&self.shape, &self.parts, &before.values);
+                if let Space::Projector { .. } = self.shape.space() {
+                    projection.add_receiver_half(&self.ctx, &gradient, &self.received, &mut before.gradient);
+                }
+                projection.gradient_coordinates(&self.ctx, &gradient)
+            }
+        };
+        encode(precision, &coordinates, self.shape.columns(), batch.rounding(boundary)).map(Some)
+    }
+}
+
+fn projection_of<'a>(shape: &StageShape, parts: &'a TokenParts, basis: &'a [f32]) -> Projection<'a> {
+    Projection { width: shape.stage().config().width, rank: shape.columns(), basis, table: parts }
+}
+
+fn stage_input<'a>(shape: &StageShape, batch: &'a MicroBatch, hidden: &'a [f32]) -> StageInput<'a> {
+    match shape.is_first() {
+        true => StageInput::Tokens(&batch.tokens),
+        false => StageInput::Hidden(hidden),
+    }
+}
