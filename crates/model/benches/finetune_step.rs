@@ -28,5 +28,5 @@ fn main() {
         tied_head: true,
         attention: Attention::PLAIN,
     };
-    Case { shape: "SmolLM2-135M", config, batch: 2, tokens: 512, steps: 1, turns: 5 }.run();
+    Case { shape: "SmolLM2-135M", config, batch: 2, tokens: 512, steps: 1, turns: 5, burn: false }.run();
 }

@@ -1,7 +1,7 @@
-//! A training step (forward, backward, AdamW) beside PyTorch eager on the same cores, for models of different shapes.
+//! A training step (forward, backward, AdamW) beside PyTorch eager and burn-flex on the same cores, for models of different shapes.
 //!
-//! Both programs stay loaded; for each number of threads they take turns (A B A B …), and the ratio is the median over the turns, so
-//! that other load on the machine meets both alike. Arguments: the number of turns, `alone`, `threads=N`.
+//! All programs stay loaded; for each number of threads they take turns (A B C A B C …), and a ratio is the median over the turns, so
+//! that other load on the machine meets all alike. Arguments: the number of turns, `alone`, `threads=N`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -24,7 +24,12 @@ pub(crate) struct Case {
     pub(crate) steps: usize,
     /// Turns of each program per number of threads, unless told otherwise.
     pub(crate) turns: usize,
+    /// Whether `benches/peers/burn_step` has the shape as well.
+    pub(crate) burn: bool,
 }
+
+/// The seconds of one turn of each program: ours, then the peers in their order.
+type Turn = (f64, Vec<f64>);
 
 impl Case {
     /// Runs the bench with the program's arguments.
@@ -36,28 +41,23 @@ impl Case {
             let ctx = Context::new(threads);
             let mut ours = Ours::new(self, ctx.clone());
             println!("{threads} thread(s): Cairn on {}, {} parameters", ctx.isa().name(), ours.params.len());
-            let mut peer = if alone { None } else { Peer::start(self, threads) };
+            let mut peers = if alone { Vec::new() } else { Peer::all(self, threads) };
             ours.seconds();
-            let mut times = Vec::new();
-            for _ in 0..turns {
-                times.push((ours.seconds(), peer.as_mut().map(Peer::seconds)));
-            }
-            self.report(&times);
+            let times: Vec<Turn> =
+                (0..turns).map(|_| (ours.seconds(), peers.iter_mut().map(Peer::seconds).collect())).collect();
+            self.report(&times, &peers);
             println!("  loss after {} steps: {:.4}", ours.step, ours.loss);
         }
     }
 
-    fn report(self, times: &[(f64, Option<f64>)]) {
+    fn report(self, times: &[Turn], peers: &[Peer]) {
         let rate = |seconds: f64| (self.batch * self.tokens * self.steps) as f64 / seconds;
-        println!("  Cairn:   {:8.0} tokens/s", median(times.iter().map(|(ours, _)| rate(*ours))));
-        let peers: Option<Vec<(f64, f64)>> = times.iter().map(|(ours, peer)| peer.map(|peer| (*ours, peer))).collect();
-        let Some(peers) = peers else { return };
-        println!("  PyTorch: {:8.0} tokens/s", median(peers.iter().map(|(_, peer)| rate(*peer))));
-        println!(
-            "  ratio:   {:8.2} (median of {} turns)",
-            median(peers.iter().map(|(ours, peer)| peer / ours)),
-            peers.len()
-        );
+        println!("  {:<16} {:8.0} tokens/s", "Cairn:", median(times.iter().map(|(ours, _)| rate(*ours))));
+        for (i, Peer { name, .. }) in peers.iter().enumerate() {
+            println!("  {:<16} {:8.0} tokens/s", format!("{name}:"), median(times.iter().map(|(_, all)| rate(all[i]))));
+            let ratio = median(times.iter().map(|(ours, all)| all[i] / ours));
+            println!("  {:<16} {ratio:8.2} (median of {} turns)", format!("Cairn/{name}:"), times.len());
+        }
     }
 }
 
@@ -122,8 +122,9 @@ impl Ours {
     }
 }
 
-/// PyTorch in its own process.
+/// Another framework in its own process.
 struct Peer {
+    name: &'static str,
     case: Case,
     process: Child,
     input: ChildStdin,
@@ -131,21 +132,31 @@ struct Peer {
 }
 
 impl Peer {
-    /// Starts the peer; says how to install it when it is absent.
-    fn start(case: Case, threads: usize) -> Option<Peer> {
+    /// Starts the peers that have the shape and are installed.
+    fn all(case: Case, threads: usize) -> Vec<Peer> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let python = root.join(".venv-peers/bin/python");
-        if !python.exists() {
-            println!("  PyTorch is not installed: no comparison. Run `benches/peers/setup.sh` first.");
+        let bin = root.join(".venv-peers/bin");
+        let mut torch = Command::new(bin.join("python"));
+        torch.arg(root.join("benches/peers/train_step_torch.py"));
+        let mut commands = vec![("PyTorch", torch)];
+        if case.burn {
+            commands.push(("burn-flex", Command::new(bin.join("burn_step"))));
+        }
+        commands.into_iter().filter_map(|(name, command)| Peer::start(name, command, case, threads)).collect()
+    }
+
+    /// Starts a peer; says how to install it when it is absent.
+    fn start(name: &'static str, mut command: Command, case: Case, threads: usize) -> Option<Peer> {
+        if !Path::new(command.get_program()).exists() {
+            println!("  {name} is not installed: no comparison. Run `benches/peers/setup.sh` first.");
             return None;
         }
-        let mut command = Command::new(python);
-        command.arg(root.join("benches/peers/train_step_torch.py")).arg(threads.to_string()).arg(case.shape);
-        command.env("OMP_NUM_THREADS", threads.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("the peer's Python starts");
+        command.arg(threads.to_string()).arg(case.shape);
+        command.env("OMP_NUM_THREADS", threads.to_string()).env("RAYON_NUM_THREADS", threads.to_string());
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the peer starts");
         let input = process.stdin.take().expect("stdin is piped");
         let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
-        let mut peer = Peer { case, process, input, output };
+        let mut peer = Peer { name, case, process, input, output };
         println!("  beside {}", peer.line());
         Some(peer)
     }

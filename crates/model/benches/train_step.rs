@@ -1,4 +1,4 @@
-//! Tokens per second of a 10M-parameter training step beside PyTorch eager.
+//! Tokens per second of a 10M-parameter training step beside PyTorch eager and burn-flex.
 //!
 //! `cargo bench -p model --bench train_step [-- TURNS] [alone] [threads=N]`. Needs `benches/peers/setup.sh` once for the comparison.
 
@@ -27,5 +27,5 @@ fn main() {
         tied_head: false,
         attention: Attention::PLAIN,
     };
-    Case { shape: "10M", config, batch: 8, tokens: 256, steps: 2, turns: 9 }.run();
+    Case { shape: "10M", config, batch: 8, tokens: 256, steps: 2, turns: 9, burn: true }.run();
 }

@@ -58,7 +58,7 @@ impl<'a> LocalPipeline<'a> {
         let states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, shape)).collect();
         let residual = |shape: &StageShape| vec![vec![0.0; shape.layout().len()]; setting.replicas];
         let residuals = shapes.iter().map(residual).collect();
-        let worker = |(shape, state)| StageWorker::new(ctx.clone(), recipe, shape, parts.clone(), state);
+        let worker = |(shape, state)| StageWorker::new(ctx.clone(), recipe, shape, parts.clone(), state, 1);
         let workers = shapes.into_iter().zip(&states).map(worker).collect();
         Self { ctx, recipe, corpus, setting, workers, states, residuals, boundary_bytes: 0 }
     }

@@ -113,10 +113,11 @@ fn replicas_are_interchangeable_bit_for_bit() {
         let (ctx, corpus) = (Context::single(), corpus());
         let shapes = StageShape::all(&recipe);
         let parts = shapes[0].token_parts();
-        let worker = |place: usize| {
+        let worker_with = |place: usize, slots: usize| {
             let state = StageState::genesis(&ctx, &shapes[place]);
-            StageWorker::new(ctx.clone(), &recipe, shapes[place].clone(), parts.clone(), &state)
+            StageWorker::new(ctx.clone(), &recipe, shapes[place].clone(), parts.clone(), &state, slots)
         };
+        let worker = |place| worker_with(place, 1);
         let batches = [0, 1].map(|index| MicroBatch::derive(&recipe, &corpus, local_seed(&recipe, 0, index)));
         let (mut first, mut middle, mut last) = (worker(0), worker(1), worker(2));
         let sent = batches.each_ref().map(|batch| first.forward(batch, None, Precision::Int8).unwrap());
@@ -129,6 +130,10 @@ fn replicas_are_interchangeable_bit_for_bit() {
         other.forward(&batches[1], Some(&sent[1]), Precision::Int8).unwrap();
         assert!(back == other.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4).unwrap(), "{space:?}");
         assert!(onward == other.forward(&batches[0], Some(&sent[0]), Precision::Int8).unwrap(), "{space:?}");
+        let mut roomy = worker_with(1, 2);
+        let forwards = [0, 1].map(|i| roomy.forward(&batches[i], Some(&sent[i]), Precision::Int8).unwrap());
+        assert!(forwards[0] == onward, "{space:?}");
+        assert!(back == roomy.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4).unwrap(), "{space:?}");
         assert!(turn == worker(2).turn(&batches[0], Some(&onward), Precision::Int4).unwrap(), "{space:?}");
         let both = [&middle, &other].map(|worker| worker.contribution().unwrap());
         assert!(bits(&both[0].gradient) == bits(&both[1].gradient), "{space:?}");
@@ -142,7 +147,7 @@ fn a_message_of_another_shape_is_refused() {
     let (ctx, corpus) = (Context::single(), corpus());
     let shapes = StageShape::all(&recipe);
     let state = StageState::genesis(&ctx, &shapes[1]);
-    let mut worker = StageWorker::new(ctx, &recipe, shapes[1].clone(), shapes[1].token_parts(), &state);
+    let mut worker = StageWorker::new(ctx, &recipe, shapes[1].clone(), shapes[1].token_parts(), &state, 1);
     let batch = MicroBatch::derive(&recipe, &corpus, local_seed(&recipe, 0, 0));
     let rows = batch.tokens.len();
     let message = |rows: usize, columns: usize| {

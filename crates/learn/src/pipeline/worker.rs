@@ -59,24 +59,34 @@ pub struct Contribution {
     pub micro_batches: u64,
 }
 
-/// A replica of a stage: the weights of a round, one micro-batch's activations, and the gradients so far.
+/// A replica of a stage: the weights of a round, the activations of some micro-batches, and the gradients so far.
 #[derive(Debug)]
 pub struct StageWorker {
     ctx: Context,
     shape: StageShape,
     parts: TokenParts,
-    trainer: Trainer,
+    slots: Vec<Slot>,
+    /// Forwards so far, which tell the age of what a slot holds.
+    forwards: u64,
     params: Vec<f32>,
     grads: Vec<f32>,
     /// The bases before and after, and the gradients of the learned ones.
     before: Option<Basis>,
     after: Option<Basis>,
     micro_batches: u64,
-    /// The unit whose activations the trainer holds.
-    held: Option<[u8; 32]>,
-    /// The coordinates that came with it.
+}
+
+/// Room for one micro-batch's activations.
+#[derive(Debug)]
+struct Slot {
+    trainer: Trainer,
+    /// The unit whose activations it holds.
+    unit: Option<[u8; 32]>,
+    /// When it took them.
+    since: u64,
+    /// The coordinates that came.
     received: Vec<f32>,
-    /// The hidden states that it made, where the basis after is learned.
+    /// The hidden states that were made of them; none in the last stage.
     made: Vec<f32>,
 }
 
@@ -88,26 +98,36 @@ struct Basis {
 }
 
 impl StageWorker {
-    /// Makes a replica with the weights of `state`.
+    /// Makes a replica with the weights of `state` and room for the activations of `slots` micro-batches. What is given up for want of room
+    /// is computed again.
     ///
     /// # Panics
-    /// When the recipe was not validated or the state is another stage's.
-    pub fn new(ctx: Context, recipe: &Recipe, shape: StageShape, parts: TokenParts, state: &StageState) -> Self {
-        let trainer = Trainer::new(shape.stage().clone(), recipe.batch.sequences, recipe.batch.tokens)
-            .expect("the recipe's batch was checked against its context");
+    /// When the recipe was not validated, the state is another stage's, or there are no slots.
+    pub fn new(
+        ctx: Context,
+        recipe: &Recipe,
+        shape: StageShape,
+        parts: TokenParts,
+        state: &StageState,
+        slots: usize,
+    ) -> Self {
+        assert!(slots > 0, "a replica has room for a micro-batch");
+        let slot = |_| {
+            let trainer = Trainer::new(shape.stage().clone(), recipe.batch.sequences, recipe.batch.tokens)
+                .expect("the recipe's batch was checked against its context");
+            Slot { trainer, unit: None, since: 0, received: Vec::new(), made: Vec::new() }
+        };
         let mut worker = Self {
             before: None,
             after: None,
             params: Vec::new(),
             grads: vec![0.0; shape.full_len()],
             micro_batches: 0,
-            held: None,
-            received: Vec::new(),
-            made: Vec::new(),
+            forwards: 0,
+            slots: (0..slots).map(slot).collect(),
             ctx,
             shape,
             parts,
-            trainer,
         };
         worker.load(state);
         worker
@@ -137,7 +157,7 @@ impl StageWorker {
             basis.gradient.fill(0.0);
         }
         self.micro_batches = 0;
-        self.held = None;
+        self.slots.iter_mut().for_each(|slot| slot.unit = None);
     }
 
     /// The stage.
@@ -160,13 +180,15 @@ impl StageWorker {
         precision: Precision,
     ) -> Result<Vec<u8>, BoundaryError> {
         assert!(!self.shape.is_last(), "the last stage sends no hidden states");
-        self.run_forward(batch, input)?;
-        let columns = self.shape.columns();
-        let values = match self.projection(&self.after) {
-            Some(projection) => projection.coordinates(&self.ctx, &self.made, &batch.tokens),
-            None => std::mem::take(&mut self.made),
-        };
-        encode(precision, &values, columns, Rounding::Nearest)
+        let slot = self.run_forward(batch, input)?;
+        let made = &self.slots[slot].made;
+        match self.projection(&self.after) {
+            None => encode(precision, made, self.shape.columns(), Rounding::Nearest),
+            Some(projection) => {
+                let coordinates = projection.coordinates(&self.ctx, made, &batch.tokens);
+                encode(precision, &coordinates, self.shape.columns(), Rounding::Nearest)
+            }
+        }
     }
 
     /// Runs a micro-batch through the last stage and back: adds its gradients and returns the loss and what the stage before needs.
@@ -183,15 +205,15 @@ impl StageWorker {
         precision: Precision,
     ) -> Result<Turn, BoundaryError> {
         assert!(self.shape.is_last(), "only the last stage has a loss");
-        self.run_forward(batch, input)?;
+        let slot = self.run_forward(batch, input)?;
         let from = StageGradient::Targets(&batch.targets);
-        let output = self.trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
+        let output = self.slots[slot].trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
         let loss = output.loss.expect("the last stage has a loss");
         let gradient = output.input.map(<[f32]>::to_vec);
         if !loss.is_finite() {
             return Err(BoundaryError::NotFinite { row: 0 });
         }
-        Ok(Turn { loss, gradient: self.finish_backward(batch, gradient, precision)? })
+        Ok(Turn { loss, gradient: self.finish_backward(batch, slot, gradient, precision)? })
     }
 
     /// Adds the gradients of a micro-batch, from what the stage after sent; returns what the stage before needs, none in the first stage.
@@ -211,21 +233,23 @@ impl StageWorker {
     ) -> Result<Option<Vec<u8>>, BoundaryError> {
         assert!(!self.shape.is_last(), "the last stage gets no gradient");
         let coordinates = decode(gradient, batch.tokens.len(), self.shape.columns())?;
-        if self.held != Some(batch.unit) {
-            self.run_forward(batch, input)?;
-        }
+        let slot = match self.slots.iter().position(|slot| slot.unit == Some(batch.unit)) {
+            Some(slot) => slot,
+            None => self.run_forward(batch, input)?,
+        };
         let hidden = match self.projection(&self.after) {
             Some(projection) => projection.gradient(&self.ctx, &coordinates),
             None => coordinates.clone(),
         };
         if let (Space::Projector { .. }, Some(after)) = (self.shape.space(), &mut self.after) {
             let projection = projection_of(&self.shape, &self.parts, &after.values);
-            projection.add_sender_half(&self.ctx, &self.made, &batch.tokens, &coordinates, &mut after.gradient);
+            let made = &self.slots[slot].made;
+            projection.add_sender_half(&self.ctx, made, &batch.tokens, &coordinates, &mut after.gradient);
         }
         let from = StageGradient::Hidden(&hidden);
-        let output = self.trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
+        let output = self.slots[slot].trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
         let gradient = output.input.map(<[f32]>::to_vec);
-        self.finish_backward(batch, gradient, precision)
+        self.finish_backward(batch, slot, gradient, precision)
     }
 
     /// The mean loss of a micro-batch in the last stage, nats per token, without a backward.
@@ -237,10 +261,10 @@ impl StageWorker {
     /// As [`StageWorker::turn`].
     pub fn loss(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<f64, BoundaryError> {
         assert!(self.shape.is_last(), "only the last stage has a loss");
-        let hidden = self.receive(batch, input)?;
-        self.held = None;
+        let (_, hidden) = self.receive(batch, input)?;
+        let slot = self.room();
         let input = stage_input(&self.shape, batch, &hidden);
-        Ok(self.trainer.stage_loss(&self.ctx, &self.params, input, &batch.targets))
+        Ok(self.slots[slot].trainer.stage_loss(&self.ctx, &self.params, input, &batch.targets))
     }
 
     /// The parameters of the stage's layers, as they would be in the whole model.
@@ -269,41 +293,51 @@ impl StageWorker {
         basis.as_ref().map(|basis| projection_of(&self.shape, &self.parts, &basis.values))
     }
 
-    /// The hidden states that a message stands for; none in the first stage.
-    fn receive(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<Vec<f32>, BoundaryError> {
-        assert_eq!(
-            input.is_none(),
-            self.shape.is_first(),
-            "the first stage starts from tokens, and the others from a message"
-        );
-        let Some(bytes) = input else { return Ok(Vec::new()) };
-        self.received = decode(bytes, batch.tokens.len(), self.shape.columns())?;
-        Ok(match self.projection(&self.before) {
-            Some(projection) => projection.hidden(&self.ctx, &self.received, &batch.tokens),
-            None => self.received.clone(),
-        })
+    /// The coordinates in a message, and the hidden states that they stand for; none in the first stage.
+    fn receive(&self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<(Vec<f32>, Vec<f32>), BoundaryError> {
+        let first = self.shape.is_first();
+        assert_eq!(input.is_none(), first, "the first stage starts from tokens, and the others from a message");
+        let Some(bytes) = input else { return Ok((Vec::new(), Vec::new())) };
+        let received = decode(bytes, batch.tokens.len(), self.shape.columns())?;
+        let hidden = match self.projection(&self.before) {
+            Some(projection) => projection.hidden(&self.ctx, &received, &batch.tokens),
+            None => received.clone(),
+        };
+        Ok((received, hidden))
     }
 
-    fn run_forward(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<(), BoundaryError> {
-        self.held = None;
-        let hidden = self.receive(batch, input)?;
-        let input = stage_input(&self.shape, batch, &hidden);
-        let made = self.trainer.forward(&self.ctx, &self.params, input);
+    /// The slot for another micro-batch: an empty one, or the one whose activations are the oldest, which are given up.
+    fn room(&mut self) -> usize {
+        let oldest = |slot: &usize| (self.slots[*slot].unit.is_some(), self.slots[*slot].since);
+        let slot = (0..self.slots.len()).min_by_key(oldest).expect("there is a slot");
+        self.slots[slot].unit = None;
+        slot
+    }
+
+    /// Runs a micro-batch through the layers; returns the slot that holds its activations.
+    fn run_forward(&mut self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<usize, BoundaryError> {
+        let (received, hidden) = self.receive(batch, input)?;
+        let held = self.slots.iter().position(|slot| slot.unit == Some(batch.unit));
+        let place = held.unwrap_or_else(|| self.room());
+        self.forwards += 1;
+        let slot = &mut self.slots[place];
+        let made = slot.trainer.forward(&self.ctx, &self.params, stage_input(&self.shape, batch, &hidden));
         if !self.shape.is_last() {
-            self.made.clear();
-            self.made.extend_from_slice(made);
+            slot.made.clear();
+            slot.made.extend_from_slice(made);
         }
-        self.held = Some(batch.unit);
-        Ok(())
+        (slot.unit, slot.since, slot.received) = (Some(batch.unit), self.forwards, received);
+        Ok(place)
     }
 
     fn finish_backward(
         &mut self,
         batch: &MicroBatch,
+        slot: usize,
         gradient: Option<Vec<f32>>,
         precision: Precision,
     ) -> Result<Option<Vec<u8>>, BoundaryError> {
-        self.held = None;
+        self.slots[slot].unit = None;
         self.micro_batches += 1;
         let (Some(gradient), Some(boundary)) = (gradient, self.shape.boundary_before()) else { return Ok(None) };
         let coordinates = match &mut self.before {
@@ -311,7 +345,8 @@ impl StageWorker {
             Some(before) => {
                 let projection = projection_of(&self.shape, &self.parts, &before.values);
                 if let Space::Projector { .. } = self.shape.space() {
-                    projection.add_receiver_half(&self.ctx, &gradient, &self.received, &mut before.gradient);
+                    let received = &self.slots[slot].received;
+                    projection.add_receiver_half(&self.ctx, &gradient, received, &mut before.gradient);
                 }
                 projection.gradient_coordinates(&self.ctx, &gradient)
             }
