@@ -8,6 +8,7 @@
 //! product of a single row reads them in the order in which they lie; quantised ones stay quantised ([`tensor::QuantisedMatrix`]).
 
 mod cache;
+mod stage;
 mod weights;
 
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use tensor::{CacheShape, CachedRows, Context, QuantisedRows, RopeTable};
 
 use self::cache::PoolFull;
 pub use self::cache::{Cache, CachePool};
+pub use self::stage::{StageDecoder, StageFeed};
 pub use self::weights::Weight;
-use self::weights::{Input, Layer, Weights};
+use self::weights::{Input, Layer, Output, Weights};
 use crate::config::{Config, ConfigError};
 use crate::stage::{Stage, TensorInfo};
 
@@ -101,7 +103,7 @@ impl Decoder {
         config: Config,
         load: impl FnMut(&TensorInfo) -> Result<Weight, E>,
     ) -> Result<Self, E> {
-        let weights = Weights::load(&config, load)?;
+        let weights = Weights::load(&Stage::whole(config)?, load)?;
         Ok(Self { config, weights: Arc::new(weights), scratch: Scratch::default() })
     }
 
@@ -138,15 +140,14 @@ impl Decoder {
             return Err(DecodeError::NoTokens);
         }
         for feed in feeds.iter() {
-            self.check(feed)?;
+            check(&self.config, feed.cache, feed.tokens)?;
         }
         for feed in feeds.iter_mut() {
             let more = feed.tokens.len();
             feed.cache.reserve(more).map_err(|PoolFull| DecodeError::PoolFull { more })?;
         }
         let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
-        let little = (rows as u64).saturating_mul(self.config.parameters()) < THREADS_WORK;
-        let single = little.then(|| Context::single().with_isa(ctx.isa()));
+        let single = for_little_work(ctx, rows, self.config.parameters());
         let ctx = single.as_ref().unwrap_or(ctx);
         ctx.run(|| self.feed_reserved(ctx, feeds));
         Ok(&self.scratch.logits)
@@ -166,39 +167,51 @@ impl Decoder {
         self.logits(ctx, feeds);
     }
 
-    fn check(&self, feed: &Feed<'_>) -> Result<(), DecodeError> {
-        let Config { vocab, context, .. } = self.config;
-        let (held, more) = (feed.cache.len(), feed.tokens.len());
-        if !feed.cache.fits(&self.config) {
-            return Err(DecodeError::WrongCache);
-        }
-        if more == 0 {
-            return Err(DecodeError::NoTokens);
-        }
-        if let Some(&token) = feed.tokens.iter().find(|&&token| token as usize >= vocab) {
-            return Err(DecodeError::UnknownToken { token, vocab });
-        }
-        match held + more > context {
-            true => Err(DecodeError::ContextFull { held, more, context }),
-            false => Ok(()),
-        }
-    }
-
     /// Runs the layers over all rows; the residual stream is left in the scratch.
     fn advance(&mut self, ctx: &Context, feeds: &mut [Feed<'_>]) {
-        let rows = feeds.iter().map(|feed| feed.tokens.len()).sum();
         let Self { config, weights, scratch } = self;
-        scratch.resize(config, rows);
-        scratch.ids.clear();
-        scratch.positions.clear();
-        for feed in feeds.iter() {
-            let start = feed.cache.len();
-            scratch.ids.extend_from_slice(feed.tokens);
-            scratch.positions.extend((start..start + feed.tokens.len()).map(|position| position as u32));
-        }
-        weights.embedding.gather(ctx, &scratch.ids, config.width, &mut scratch.stream);
-        for (index, layer) in weights.layers.iter().enumerate() {
-            layer.attend(ctx, config, &weights.rope, scratch, feeds, index);
+        scratch.take_rows(config, feeds);
+        let table = weights.embedding.as_ref().expect("a whole model has a table");
+        table.gather(ctx, &scratch.ids, config.width, &mut scratch.stream);
+        weights.run_layers(ctx, config, scratch, feeds);
+    }
+
+    /// The final norm and the head, for the last row of each feed.
+    fn logits(&mut self, ctx: &Context, feeds: &[Feed<'_>]) {
+        self.weights.logits(ctx, &self.config, &mut self.scratch, feeds);
+    }
+}
+
+/// One thread for work that is not worth waking another.
+fn for_little_work(ctx: &Context, rows: usize, parameters: u64) -> Option<Context> {
+    let little = (rows as u64).saturating_mul(parameters) < THREADS_WORK;
+    little.then(|| Context::single().with_isa(ctx.isa()))
+}
+
+/// Checks what is to be appended to a sequence.
+fn check(config: &Config, cache: &Cache, tokens: &[u32]) -> Result<(), DecodeError> {
+    let Config { vocab, context, .. } = *config;
+    let (held, more) = (cache.len(), tokens.len());
+    if !cache.fits(config) {
+        return Err(DecodeError::WrongCache);
+    }
+    if more == 0 {
+        return Err(DecodeError::NoTokens);
+    }
+    if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+        return Err(DecodeError::UnknownToken { token, vocab });
+    }
+    match held + more > context {
+        true => Err(DecodeError::ContextFull { held, more, context }),
+        false => Ok(()),
+    }
+}
+
+impl Weights {
+    /// Runs the layers over all rows of the stream.
+    fn run_layers(&self, ctx: &Context, config: &Config, scratch: &mut Scratch, feeds: &mut [Feed<'_>]) {
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.attend(ctx, config, &self.rope, scratch, feeds, index);
             layer.feed_forward(ctx, config, scratch);
         }
         for feed in feeds.iter_mut() {
@@ -207,8 +220,8 @@ impl Decoder {
     }
 
     /// The final norm and the head, for the last row of each feed.
-    fn logits(&mut self, ctx: &Context, feeds: &[Feed<'_>]) {
-        let Self { config, weights, scratch } = self;
+    fn logits(&self, ctx: &Context, config: &Config, scratch: &mut Scratch, feeds: &[Feed<'_>]) {
+        let Output { norm, head } = self.output.as_ref().expect("the last stage has a head");
         let (width, count) = (config.width, feeds.len());
         let Scratch { stream, normed, inv_rms, last, logits, quantised, .. } = scratch;
         last.clear();
@@ -218,9 +231,9 @@ impl Decoder {
             last.extend_from_slice(&stream[(row - 1) * width..row * width]);
         }
         let normed = &mut normed[..count * width];
-        tensor::rmsnorm_forward(ctx, count, width, last, &weights.norm, config.norm_eps, normed, &mut inv_rms[..count]);
+        tensor::rmsnorm_forward(ctx, count, width, last, norm, config.norm_eps, normed, &mut inv_rms[..count]);
         logits.resize(count * config.vocab, 0.0);
-        Input { rows: count, values: normed, quantised }.times(ctx, vec![(&weights.head, logits)], false);
+        Input { rows: count, values: normed, quantised }.times(ctx, vec![(head, logits)], false);
     }
 }
 
@@ -311,6 +324,18 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// Makes room for the rows of some feeds, and notes their tokens and positions.
+    fn take_rows(&mut self, config: &Config, feeds: &[Feed<'_>]) {
+        self.resize(config, feeds.iter().map(|feed| feed.tokens.len()).sum());
+        self.ids.clear();
+        self.positions.clear();
+        for feed in feeds {
+            let start = feed.cache.len();
+            self.ids.extend_from_slice(feed.tokens);
+            self.positions.extend((start..start + feed.tokens.len()).map(|position| position as u32));
+        }
+    }
+
     fn resize(&mut self, config: &Config, rows: usize) {
         let sizes = [
             (&mut self.stream, config.width),

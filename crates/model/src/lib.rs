@@ -21,7 +21,7 @@ pub mod trainer;
 
 pub use compute::{CpuStage, StageCompute};
 pub use config::{Attention, Config, ConfigError, RopeScaling};
-pub use decoder::{Cache, CachePool, DecodeError, Decoder, Feed, Weight};
+pub use decoder::{Cache, CachePool, DecodeError, Decoder, Feed, StageDecoder, StageFeed, Weight};
 pub use files::{Checkpoint, FileError};
 pub use generate::{Finish, Request, generate};
 pub use gguf::{Gguf, GgufError};

@@ -85,11 +85,19 @@ impl Table {
 
 #[derive(Debug)]
 pub(super) struct Weights {
-    pub(super) embedding: Table,
+    /// In the first stage.
+    pub(super) embedding: Option<Table>,
     pub(super) layers: Vec<Layer>,
+    /// In the last stage.
+    pub(super) output: Option<Output>,
+    pub(super) rope: RopeTable,
+}
+
+/// What makes logits of the residual stream.
+#[derive(Debug)]
+pub(super) struct Output {
     pub(super) norm: Vec<f32>,
     pub(super) head: Matrix,
-    pub(super) rope: RopeTable,
 }
 
 /// The weights of one layer.
@@ -109,12 +117,12 @@ pub(super) struct Layer {
 }
 
 impl Weights {
-    /// Takes the tensors of a whole model one after the other.
+    /// Takes the tensors of a stage one after the other.
     pub(super) fn load<E: From<ConfigError>>(
-        config: &Config,
+        stage: &Stage,
         mut load: impl FnMut(&TensorInfo) -> Result<Weight, E>,
     ) -> Result<Self, E> {
-        let layout = Stage::whole(*config)?.layout();
+        let (layout, config) = (stage.layout(), stage.config());
         let mut tensors = layout.tensors().iter();
         let mut next = || -> Result<Weight, E> {
             let info = tensors.next().expect("the layout has all tensors that are asked for");
@@ -122,24 +130,28 @@ impl Weights {
             check(info, &weight)?;
             Ok(weight)
         };
-        let embedding = next()?;
-        let layers = (0..config.layers).map(|_| Layer::load(config, &mut next)).collect::<Result<_, E>>()?;
-        let norm = values(next()?);
-        let (embedding, head) = match (embedding, config.tied_head) {
-            (Weight::Values(table), true) => {
-                let head = Matrix::Dense(transposed(&table, config.width));
-                (Table::Dense(table), head)
+        let table = if stage.is_first() { Some(next()?) } else { None };
+        let layers = stage.layers().map(|_| Layer::load(config, &mut next)).collect::<Result<_, E>>()?;
+        let norm = if stage.is_last() { Some(values(next()?)) } else { None };
+        let tied = config.tied_head && stage.is_last();
+        let (embedding, tied_head) = match table {
+            Some(Weight::Values(table)) => {
+                let head = tied.then(|| Matrix::Dense(transposed(&table, config.width)));
+                (Some(Table::Dense(table)), head)
             }
-            (Weight::Quantised(table), true) => {
+            Some(Weight::Quantised(table)) => {
                 let table = Arc::new(table);
-                (Table::Quantised(Arc::clone(&table)), Matrix::Quantised(table))
+                let head = tied.then(|| Matrix::Quantised(Arc::clone(&table)));
+                (Some(Table::Quantised(table)), head)
             }
-            (Weight::Values(table), false) => (Table::Dense(table), Matrix::new(next()?, config.width)),
-            (Weight::Quantised(table), false) => {
-                (Table::Quantised(Arc::new(table)), Matrix::new(next()?, config.width))
-            }
+            None => (None, None),
         };
-        Ok(Self { embedding, layers, norm, head, rope: config.rope_table(config.context) })
+        let output = match (norm, tied_head) {
+            (None, _) => None,
+            (Some(norm), Some(head)) => Some(Output { norm, head }),
+            (Some(norm), None) => Some(Output { norm, head: Matrix::new(next()?, config.width) }),
+        };
+        Ok(Self { embedding, layers, output, rope: config.rope_table(config.context) })
     }
 }
 

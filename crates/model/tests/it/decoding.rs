@@ -2,7 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use model::{Cache, Config, DecodeError, Decoder, Feed, Finish, Request, Sampler, Sampling, Stage, Trainer, generate};
+use model::{
+    Cache, Config, DecodeError, Decoder, Feed, Finish, Request, Sampler, Sampling, Stage, StageDecoder, StageFeed,
+    Trainer, generate,
+};
 use tensor::Context;
 
 use crate::support::{batch, bits, config, configs, params};
@@ -50,6 +53,59 @@ fn a_prompt_in_any_pieces_has_the_bits_of_single_tokens() {
             assert!(logits == single[at - 1], "pieces of {piece}, after {at} tokens");
         }
         assert_eq!(cache.len(), 300);
+    }
+}
+
+/// Feeds two sequences through all stages and gives the logits of both.
+fn through_stages(
+    ctx: &Context,
+    stages: &mut [StageDecoder],
+    caches: &mut [[Cache; 2]],
+    tokens: [&[u32]; 2],
+) -> Vec<f32> {
+    let mut hidden: [Vec<f32>; 2] = Default::default();
+    for (stage, caches) in stages.iter_mut().zip(caches) {
+        let mut caches = caches.iter_mut();
+        let mut feeds =
+            [0, 1].map(|i| StageFeed { cache: caches.next().unwrap(), tokens: tokens[i], hidden: &hidden[i] });
+        let out = stage.feed(ctx, &mut feeds).unwrap().to_vec();
+        if stage.stage().is_last() {
+            return out;
+        }
+        let (first, second) = out.split_at(tokens[0].len() * stage.stage().config().width);
+        hidden = [first.to_vec(), second.to_vec()];
+    }
+    unreachable!("the last stage gives logits")
+}
+
+#[test]
+fn a_model_in_stages_has_the_bits_of_the_whole() {
+    let ctx = Context::new(2);
+    for config in configs().into_iter().filter(|config| !config.tied_head) {
+        let config = Config { context: 160, ..config };
+        let params = params(&Stage::whole(config).unwrap());
+        let mut at = 0;
+        let mut stages: Vec<StageDecoder> = (0..config.layers)
+            .map(|layer| {
+                let stage = Stage::new(config, layer..layer + 1).unwrap();
+                let from = at;
+                at += stage.layout().len();
+                StageDecoder::new(stage, &params[from..at]).unwrap()
+            })
+            .collect();
+        let mut caches: Vec<[Cache; 2]> = stages.iter().map(|stage| [stage.cache(), stage.cache()]).collect();
+        let mut whole = Decoder::new(config, &params).unwrap();
+        let mut expected = [whole.cache(), whole.cache()];
+        let (tokens, _) = batch(&config, 2, 150);
+        let (one, two) = tokens.split_at(150);
+        // A prompt longer than a piece beside a short one, then token by token.
+        for range in [(0..140, 0..9), (140..141, 9..10), (141..142, 10..11)] {
+            let got = through_stages(&ctx, &mut stages, &mut caches, [&one[range.0.clone()], &two[range.1.clone()]]);
+            let [first, second] = &mut expected;
+            let mut feeds =
+                [Feed { cache: first, tokens: &one[range.0] }, Feed { cache: second, tokens: &two[range.1] }];
+            assert!(bits(&got) == bits(whole.feed_batch(&ctx, &mut feeds).unwrap()), "{config:?}");
+        }
     }
 }
 
