@@ -31,7 +31,7 @@ fn recipe() -> Recipe {
         model: Config { tied_head: false, ..default.model },
         outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
         compression: Compression { chunk: 4096, keep: 292, beta: 0.95 },
-        pipeline: Some(Pipeline { stages: STAGES, space: Space::Full }),
+        pipeline: Some(Pipeline { stages: STAGES, space: Space::Full, precision: Precision::F32 }),
         ..default
     }
 }
@@ -56,11 +56,11 @@ fn main() {
     );
     let mut sums = vec![0.0; options.cases.len()];
     for seed in 1..=options.seeds {
-        let whole = Recipe { seed, pipeline: Some(Pipeline { stages: 1, space: Space::Full }), ..recipe.clone() };
+        let pipeline = |stages, space| Some(Pipeline { stages, space, precision: Precision::F32 });
+        let whole = Recipe { seed, pipeline: pipeline(1, Space::Full), ..recipe.clone() };
         let base = run("whole model", &whole, &corpus, Setting::EXACT, options.threads).with;
         for (case, sum) in options.cases.iter().zip(&mut sums) {
-            let recipe =
-                Recipe { seed, pipeline: Some(Pipeline { stages: STAGES, space: case.space }), ..recipe.clone() };
+            let recipe = Recipe { seed, pipeline: pipeline(STAGES, case.space), ..recipe.clone() };
             let got = run(&case.name, &recipe, &corpus, case.setting, options.threads);
             let gap = (got.with / base - 1.0) * 100.0;
             *sum += gap;

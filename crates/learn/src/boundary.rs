@@ -25,6 +25,11 @@
 mod numbers;
 mod space;
 
+/// Largest magnitude of a number of a hidden state.
+pub const HIDDEN_MAX: u32 = 1_000_000;
+/// Largest magnitude of a number of a gradient of a mean loss.
+pub const GRADIENT_MAX: u32 = 1_000;
+
 pub use numbers::{HEADER_BYTES, Precision, Rounding, decode, encode, encoded_bytes};
 pub use space::{Projection, Space, initial_basis};
 
@@ -62,6 +67,14 @@ pub enum BoundaryError {
     NotFinite {
         /// The token.
         row: usize,
+    },
+    /// A value beyond what training can make of honest ones: it could push a sum over all micro-batches out of the finite numbers.
+    #[error("boundary: row {row} has a value above {limit}")]
+    TooLarge {
+        /// The token.
+        row: usize,
+        /// Largest magnitude.
+        limit: u32,
     },
     /// A code that no encoder writes.
     #[error("boundary: row {row} has a code outside of its range")]

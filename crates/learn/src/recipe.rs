@@ -6,7 +6,7 @@
 use model::{Config, ConfigError, Layout, Stage};
 use serde::{Deserialize, Serialize};
 
-use crate::boundary::Space;
+use crate::boundary::{Precision, Space};
 use crate::schedule::Schedule;
 
 mod presets;
@@ -67,6 +67,8 @@ pub struct Pipeline {
     pub stages: usize,
     /// Which numbers of a token travel between them.
     pub space: Space,
+    /// How these numbers are written.
+    pub precision: Precision,
 }
 
 /// What one inner step of a unit trains on.
@@ -334,7 +336,7 @@ impl Recipe {
     }
 
     fn validate_pipeline(&self) -> Result<(), RecipeError> {
-        let Some(Pipeline { stages, space }) = self.pipeline else { return Ok(()) };
+        let Some(Pipeline { stages, space, .. }) = self.pipeline else { return Ok(()) };
         within("pipeline.stages", stages as f64, 1.0, self.model.layers as f64, "from 1 to the model's layers")?;
         if self.model.tied_head {
             let expected = "false: the embedding and the head are in different stages";

@@ -106,7 +106,7 @@ pub fn encoded_bytes(precision: Precision, rows: usize, columns: usize) -> usize
 /// its token over 127 or 7; twice that with [`Rounding::Stochastic`]. Of bf16: 2⁻⁸ of the value.
 ///
 /// # Errors
-/// [`BoundaryError::NotFinite`] when a value is not finite, or so large that it would not be after rounding.
+/// A value is not finite, or its magnitude is above `limit`.
 ///
 /// # Panics
 /// When `columns` is 0, the values are not whole rows, or a size does not fit 32 bits.
@@ -115,6 +115,7 @@ pub fn encode(
     values: &[f32],
     columns: usize,
     rounding: Rounding,
+    limit: u32,
 ) -> Result<Vec<u8>, BoundaryError> {
     assert!(columns > 0 && values.len().is_multiple_of(columns), "{} values in rows of {columns}", values.len());
     let rows = values.len() / columns;
@@ -125,34 +126,32 @@ pub fn encode(
     out.extend(size(columns).to_le_bytes());
     let mut rounder = Rounder::new(rounding);
     for (row, values) in values.chunks_exact(columns).enumerate() {
-        if !encode_row(precision, values, &mut rounder, &mut out) {
-            return Err(BoundaryError::NotFinite { row });
-        }
+        check_row(values, row, limit)?;
+        encode_row(precision, values, &mut rounder, &mut out);
     }
     Ok(out)
 }
 
-/// Appends a row; false when it has a value that is not finite.
-fn encode_row(precision: Precision, values: &[f32], rounder: &mut Rounder, out: &mut Vec<u8>) -> bool {
-    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+/// Checks that all values of a row are finite and at most `limit`.
+fn check_row(values: &[f32], row: usize, limit: u32) -> Result<(), BoundaryError> {
     if !values.iter().all(|value| value.is_finite()) {
-        return false;
+        return Err(BoundaryError::NotFinite { row });
     }
+    match values.iter().all(|value| value.abs() <= limit as f32) {
+        true => Ok(()),
+        false => Err(BoundaryError::TooLarge { row, limit }),
+    }
+}
+
+/// Appends a row of values that were checked.
+fn encode_row(precision: Precision, values: &[f32], rounder: &mut Rounder, out: &mut Vec<u8>) {
+    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     match precision {
         Precision::F32 => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
-        Precision::Bf16 => {
-            let written = values.iter().map(|&value| to_bf16(value));
-            if !from_bf16(to_bf16(largest)).is_finite() {
-                return false;
-            }
-            out.extend(written.flat_map(u16::to_le_bytes));
-        }
+        Precision::Bf16 => out.extend(values.iter().flat_map(|&value| to_bf16(value).to_le_bytes())),
         Precision::Int8 | Precision::Int4 => {
             let scale = to_bf16_above(largest / precision.largest());
             let step = from_bf16(scale);
-            if !(step * precision.largest()).is_finite() {
-                return false;
-            }
             out.extend(scale.to_le_bytes());
             let most = precision.largest();
             let codes = values.iter().map(|&value| {
@@ -166,7 +165,6 @@ fn encode_row(precision: Precision, values: &[f32], rounder: &mut Rounder, out: 
             }
         }
     }
-    true
 }
 
 /// Appends codes of four bits, two in a byte.
@@ -180,8 +178,9 @@ fn append_halves(mut codes: impl Iterator<Item = i8>, out: &mut Vec<u8>) {
 /// Reads a message of `rows` × `columns` numbers. It allocates what these sizes need and no more.
 ///
 /// # Errors
-/// [`BoundaryError`] for a message that no encoder writes, or of another shape.
-pub fn decode(bytes: &[u8], rows: usize, columns: usize) -> Result<Vec<f32>, BoundaryError> {
+/// [`BoundaryError`] for a message that no encoder writes, one of another shape, or with numbers above `limit` (but for what the rounding of
+/// honest ones adds).
+pub fn decode(bytes: &[u8], rows: usize, columns: usize, limit: u32) -> Result<Vec<f32>, BoundaryError> {
     let short = BoundaryError::WrongLength { expected: HEADER_BYTES, got: bytes.len() };
     let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(short)?;
     let precision = Precision::from_tag(header[0])?;
@@ -197,6 +196,7 @@ pub fn decode(bytes: &[u8], rows: usize, columns: usize) -> Result<Vec<f32>, Bou
     let mut values = Vec::with_capacity(rows * columns);
     for (row, bytes) in body.chunks_exact(precision.row_bytes(columns).max(1)).enumerate() {
         decode_row(precision, bytes, columns, row, &mut values)?;
+        check_row(&values[row * columns..], row, limit.saturating_add(limit / 64))?;
     }
     Ok(values)
 }
@@ -208,7 +208,6 @@ fn decode_row(
     row: usize,
     values: &mut Vec<f32>,
 ) -> Result<(), BoundaryError> {
-    let start = values.len();
     match precision {
         Precision::F32 => {
             values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
@@ -232,10 +231,7 @@ fn decode_row(
             values.extend((0..columns).map(|place| f32::from(code(place)) * step));
         }
     }
-    match values[start..].iter().all(|value| value.is_finite()) {
-        true => Ok(()),
-        false => Err(BoundaryError::NotFinite { row }),
-    }
+    Ok(())
 }
 
 /// Rounds to integers.

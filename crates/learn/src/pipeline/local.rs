@@ -157,12 +157,12 @@ impl<'a> LocalPipeline<'a> {
             self.boundary_bytes += message.len() as u64;
             messages.push(Some(message));
         }
-        let turn = last.turn(batch, messages.pop().expect("one for each stage").as_deref(), backward)?;
+        let turn = last.turn(batch, messages.pop().expect("one for each stage").as_deref(), backward, true)?;
         let mut gradient = turn.gradient;
         for (stage, input) in stages.iter_mut().zip(messages).rev() {
             let received = gradient.expect("every stage but the first sends a gradient");
             self.boundary_bytes += received.len() as u64;
-            gradient = stage.backward(batch, input.as_deref(), &received, backward)?;
+            gradient = stage.backward(batch, input.as_deref(), &received, backward, true)?;
         }
         Ok(turn.loss)
     }

@@ -10,7 +10,7 @@ use model::{Kind, Layout, Stage, TensorInfo};
 use tensor::Context;
 
 use crate::boundary::{Space, initial_basis};
-use crate::recipe::{Pipeline, Recipe};
+use crate::recipe::Recipe;
 
 const SUBSPACE: &str = "subspace";
 
@@ -44,7 +44,7 @@ impl StageShape {
     /// # Panics
     /// When the recipe was not validated.
     pub fn all(recipe: &Recipe) -> Vec<Self> {
-        let Pipeline { stages, space } = recipe.pipeline.unwrap_or(Pipeline { stages: 1, space: Space::Full });
+        let (stages, space) = recipe.pipeline.map_or((1, Space::Full), |pipeline| (pipeline.stages, pipeline.space));
         (0..stages).map(|place| Self::new(recipe, place, stages, space)).collect()
     }
 

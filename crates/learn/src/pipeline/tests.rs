@@ -1,7 +1,7 @@
 use tensor::Context;
 
 use super::*;
-use crate::boundary::{BoundaryError, Precision, Space};
+use crate::boundary::{BoundaryError, HIDDEN_MAX, Precision, Rounding, Space, encode};
 use crate::data::Corpus;
 use crate::recipe::{Outer, Pipeline, Recipe};
 use crate::unit::local_seed;
@@ -13,7 +13,7 @@ fn recipe(stages: usize, space: Space) -> Recipe {
         units_per_round: 4,
         model: model::Config { layers: 4, tied_head: false, ..tiny.model },
         outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
-        pipeline: Some(Pipeline { stages, space }),
+        pipeline: Some(Pipeline { stages, space, precision: Precision::F32 }),
         ..tiny
     };
     recipe.validate().unwrap();
@@ -122,22 +122,31 @@ fn replicas_are_interchangeable_bit_for_bit() {
         let (mut first, mut middle, mut last) = (worker(0), worker(1), worker(2));
         let sent = batches.each_ref().map(|batch| first.forward(batch, None, Precision::Int8).unwrap());
         let onward = middle.forward(&batches[0], Some(&sent[0]), Precision::Int8).unwrap();
-        let turn = last.turn(&batches[0], Some(&onward), Precision::Int4).unwrap();
+        let turn = last.turn(&batches[0], Some(&onward), Precision::Int4, true).unwrap();
         let gradient = turn.gradient.clone().unwrap();
-        let back = middle.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4).unwrap();
+        let back = middle.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4, true).unwrap();
 
         let mut other = worker(1);
         other.forward(&batches[1], Some(&sent[1]), Precision::Int8).unwrap();
-        assert!(back == other.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4).unwrap(), "{space:?}");
+        assert!(
+            back == other.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4, true).unwrap(),
+            "{space:?}"
+        );
         assert!(onward == other.forward(&batches[0], Some(&sent[0]), Precision::Int8).unwrap(), "{space:?}");
         let mut roomy = worker_with(1, 2);
         let forwards = [0, 1].map(|i| roomy.forward(&batches[i], Some(&sent[i]), Precision::Int8).unwrap());
         assert!(forwards[0] == onward, "{space:?}");
-        assert!(back == roomy.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4).unwrap(), "{space:?}");
-        assert!(turn == worker(2).turn(&batches[0], Some(&onward), Precision::Int4).unwrap(), "{space:?}");
+        assert!(
+            back == roomy.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4, true).unwrap(),
+            "{space:?}"
+        );
+        assert!(turn == worker(2).turn(&batches[0], Some(&onward), Precision::Int4, true).unwrap(), "{space:?}");
         let both = [&middle, &other].map(|worker| worker.contribution().unwrap());
         assert!(bits(&both[0].gradient) == bits(&both[1].gradient), "{space:?}");
         assert_eq!(first.contribution(), None);
+        other.clear();
+        let again = other.backward(&batches[0], Some(&sent[0]), &gradient, Precision::Int4, false).unwrap();
+        assert!(back == again && other.contribution().is_none(), "{space:?}: what is not counted is not added up");
     }
 }
 
@@ -151,14 +160,14 @@ fn a_message_of_another_shape_is_refused() {
     let batch = MicroBatch::derive(&recipe, &corpus, local_seed(&recipe, 0, 0));
     let rows = batch.tokens.len();
     let message = |rows: usize, columns: usize| {
-        crate::boundary::encode(Precision::F32, &vec![0.5; rows * columns], columns, crate::boundary::Rounding::Nearest)
+        encode(Precision::F32, &vec![0.5; rows * columns], columns, Rounding::Nearest, HIDDEN_MAX)
     };
     for (rows, columns) in [(rows, 9), (rows - 1, 8)] {
-        let error = worker.turn(&batch, Some(&message(rows, columns).unwrap()), Precision::F32).unwrap_err();
+        let error = worker.turn(&batch, Some(&message(rows, columns).unwrap()), Precision::F32, true).unwrap_err();
         assert!(matches!(error, BoundaryError::WrongShape { .. }), "{error}");
     }
     assert_eq!(worker.contribution(), None, "nothing of it is left");
-    assert!(worker.turn(&batch, Some(&message(rows, 8).unwrap()), Precision::F32).is_ok());
+    assert!(worker.turn(&batch, Some(&message(rows, 8).unwrap()), Precision::F32, true).is_ok());
 }
 
 #[test]

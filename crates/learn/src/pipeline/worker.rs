@@ -5,7 +5,9 @@ use tensor::Context;
 
 use super::shape::{StageShape, TokenParts};
 use super::state::StageState;
-use crate::boundary::{BoundaryError, Precision, Projection, Rounding, Space, decode, encode};
+use crate::boundary::{
+    BoundaryError, GRADIENT_MAX, HIDDEN_MAX, Precision, Projection, Rounding, Space, decode, encode,
+};
 use crate::data::{Batches, Corpus};
 use crate::recipe::Recipe;
 
@@ -88,6 +90,14 @@ struct Slot {
     received: Vec<f32>,
     /// The hidden states that were made of them; none in the last stage.
     made: Vec<f32>,
+}
+
+/// What was added up before something that is not counted.
+struct Sums {
+    grads: Vec<f32>,
+    before: Option<Vec<f32>>,
+    after: Option<Vec<f32>>,
+    micro_batches: u64,
 }
 
 #[derive(Debug)]
@@ -183,15 +193,16 @@ impl StageWorker {
         let slot = self.run_forward(batch, input)?;
         let made = &self.slots[slot].made;
         match self.projection(&self.after) {
-            None => encode(precision, made, self.shape.columns(), Rounding::Nearest),
+            None => encode(precision, made, self.shape.columns(), Rounding::Nearest, HIDDEN_MAX),
             Some(projection) => {
                 let coordinates = projection.coordinates(&self.ctx, made, &batch.tokens);
-                encode(precision, &coordinates, self.shape.columns(), Rounding::Nearest)
+                encode(precision, &coordinates, self.shape.columns(), Rounding::Nearest, HIDDEN_MAX)
             }
         }
     }
 
-    /// Runs a micro-batch through the last stage and back: adds its gradients and returns the loss and what the stage before needs.
+    /// Runs a micro-batch through the last stage and back; returns the loss and what the stage before needs. Its gradients are added up if
+    /// it is `counted`. A gradient beyond what may travel is cut to it.
     ///
     /// # Errors
     /// As [`StageWorker::forward`].
@@ -203,21 +214,23 @@ impl StageWorker {
         batch: &MicroBatch,
         input: Option<&[u8]>,
         precision: Precision,
+        counted: bool,
     ) -> Result<Turn, BoundaryError> {
         assert!(self.shape.is_last(), "only the last stage has a loss");
         let slot = self.run_forward(batch, input)?;
+        let kept = self.set_sums_aside(counted);
         let from = StageGradient::Targets(&batch.targets);
         let output = self.slots[slot].trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
         let loss = output.loss.expect("the last stage has a loss");
         let gradient = output.input.map(<[f32]>::to_vec);
-        if !loss.is_finite() {
-            return Err(BoundaryError::NotFinite { row: 0 });
-        }
-        Ok(Turn { loss, gradient: self.finish_backward(batch, slot, gradient, precision)? })
+        let gradient = self.finish_backward(batch, slot, gradient, precision);
+        self.take_sums_up(kept);
+        Ok(Turn { loss, gradient: gradient? })
     }
 
-    /// Adds the gradients of a micro-batch, from what the stage after sent; returns what the stage before needs, none in the first stage.
-    /// Activations that were given up for another micro-batch are computed again from `input`: the bits are the same.
+    /// Runs a micro-batch back from what the stage after sent; returns what the stage before needs, none in the first stage. Its gradients
+    /// are added up if it is `counted`. Activations that were given up for another micro-batch are computed again from `input`: the bits
+    /// are the same.
     ///
     /// # Errors
     /// As [`StageWorker::forward`].
@@ -230,13 +243,15 @@ impl StageWorker {
         input: Option<&[u8]>,
         gradient: &[u8],
         precision: Precision,
+        counted: bool,
     ) -> Result<Option<Vec<u8>>, BoundaryError> {
         assert!(!self.shape.is_last(), "the last stage gets no gradient");
-        let coordinates = decode(gradient, batch.tokens.len(), self.shape.columns())?;
+        let coordinates = decode(gradient, batch.tokens.len(), self.shape.columns(), GRADIENT_MAX)?;
         let slot = match self.slots.iter().position(|slot| slot.unit == Some(batch.unit)) {
             Some(slot) => slot,
             None => self.run_forward(batch, input)?,
         };
+        let kept = self.set_sums_aside(counted);
         let hidden = match self.projection(&self.after) {
             Some(projection) => projection.gradient(&self.ctx, &coordinates),
             None => coordinates.clone(),
@@ -249,7 +264,9 @@ impl StageWorker {
         let from = StageGradient::Hidden(&hidden);
         let output = self.slots[slot].trainer.backward(&self.ctx, &self.params, &mut self.grads, from);
         let gradient = output.input.map(<[f32]>::to_vec);
-        self.finish_backward(batch, slot, gradient, precision)
+        let gradient = self.finish_backward(batch, slot, gradient, precision);
+        self.take_sums_up(kept);
+        gradient
     }
 
     /// The mean loss of a micro-batch in the last stage, nats per token, without a backward.
@@ -293,12 +310,36 @@ impl StageWorker {
         basis.as_ref().map(|basis| projection_of(&self.shape, &self.parts, &basis.values))
     }
 
+    /// The sums so far, when what follows is not to be added to them.
+    fn set_sums_aside(&mut self, counted: bool) -> Option<Sums> {
+        if counted {
+            return None;
+        }
+        let empty = |values: &mut Vec<f32>| {
+            let zeros = vec![0.0; values.len()];
+            std::mem::replace(values, zeros)
+        };
+        let before = self.before.as_mut().map(|basis| empty(&mut basis.gradient));
+        let after = self.after.as_mut().map(|basis| empty(&mut basis.gradient));
+        Some(Sums { grads: empty(&mut self.grads), before, after, micro_batches: self.micro_batches })
+    }
+
+    fn take_sums_up(&mut self, kept: Option<Sums>) {
+        let Some(Sums { grads, before, after, micro_batches }) = kept else { return };
+        (self.grads, self.micro_batches) = (grads, micro_batches);
+        for (basis, gradient) in [(&mut self.before, before), (&mut self.after, after)] {
+            if let (Some(basis), Some(gradient)) = (basis, gradient) {
+                basis.gradient = gradient;
+            }
+        }
+    }
+
     /// The coordinates in a message, and the hidden states that they stand for; none in the first stage.
     fn receive(&self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<(Vec<f32>, Vec<f32>), BoundaryError> {
         let first = self.shape.is_first();
         assert_eq!(input.is_none(), first, "the first stage starts from tokens, and the others from a message");
         let Some(bytes) = input else { return Ok((Vec::new(), Vec::new())) };
-        let received = decode(bytes, batch.tokens.len(), self.shape.columns())?;
+        let received = decode(bytes, batch.tokens.len(), self.shape.columns(), HIDDEN_MAX)?;
         let hidden = match self.projection(&self.before) {
             Some(projection) => projection.hidden(&self.ctx, &received, &batch.tokens),
             None => received.clone(),
@@ -340,7 +381,7 @@ impl StageWorker {
         self.slots[slot].unit = None;
         self.micro_batches += 1;
         let (Some(gradient), Some(boundary)) = (gradient, self.shape.boundary_before()) else { return Ok(None) };
-        let coordinates = match &mut self.before {
+        let mut coordinates = match &mut self.before {
             None => gradient,
             Some(before) => {
                 let projection = projection_of(&self.shape, &self.parts, &before.values);
@@ -351,7 +392,10 @@ impl StageWorker {
                 projection.gradient_coordinates(&self.ctx, &gradient)
             }
         };
-        encode(precision, &coordinates, self.shape.columns(), batch.rounding(boundary)).map(Some)
+        // An odd input can have a steep gradient; it is cut, so that it is never the next stage's fault.
+        let limit = GRADIENT_MAX as f32;
+        coordinates.iter_mut().for_each(|value| *value = value.clamp(-limit, limit));
+        encode(precision, &coordinates, self.shape.columns(), batch.rounding(boundary), GRADIENT_MAX).map(Some)
     }
 }
 
