@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use ledger::Ledger;
 use wire::{
-    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, Receipt, Transaction, Verified,
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, Receipt, StageTerms, Transaction,
+    Verified,
 };
 
 const ROUNDS: u64 = 4;
@@ -26,8 +27,7 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
         recipe: Hash::default(),
         data: Hash::default(),
         tokenizer: Hash::default(),
-        genesis_state: Hash::of(b"genesis"),
-        state_bytes: 1,
+        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: 1, weight: 1 }],
         profile: NumericProfile::F32Fma,
         rounds: ROUNDS,
         units_per_round: members,
@@ -42,16 +42,17 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
 
 /// What a peer submits for the open round: its attestation, or its commitment.
 fn action(ledger: &Ledger, peer: &Identity, attest: bool) -> Action {
-    let Some(round) = ledger.round() else { return Action::Join { sequence: 0 } };
+    let Some(round) = ledger.round() else { return Action::Join { sequence: 0, stage: 0 } };
     let set = ledger.recent().next_back();
-    let state_root = set.map_or(ledger.charter().genesis_state, |set| set.digest());
+    let state_root = set.map_or(ledger.charter().stages[0].genesis_state, |set| set.digest());
     if attest {
-        return Action::Attest(Attestation { round: round.round, state_root });
+        return Action::Attest(Attestation { round: round.round, stage: 0, state_root });
     }
     let receipt = |index: u32| Receipt {
         run: ledger.run(),
         round: round.round,
         index,
+        stage: 0,
         unit: round.unit_id(index),
         state_in: state_root,
         data_root: Hash::default(),
@@ -74,7 +75,7 @@ fn action(ledger: &Ledger, peer: &Identity, attest: bool) -> Action {
 fn blocks(mut ledger: Ledger, validator: &Identity, peers: &[Identity]) -> Vec<Block> {
     let mut blocks = Vec::new();
     while !ledger.finished() {
-        let attest = ledger.round().is_some_and(|round| round.state_root.is_none());
+        let attest = ledger.round().is_some_and(|round| round.run_root().is_none());
         let run = ledger.run();
         let transactions: Vec<Verified<Transaction>> = peers
             .iter()

@@ -28,8 +28,12 @@ pub struct Account {
     pub peer: PeerId,
     /// Whether the peer takes part.
     pub standing: Standing,
+    /// The stage of its last join: the one it is in, or will be in from the next round on.
+    pub stage: u16,
     /// Joins and leaves accepted so far: what the next one must name.
     pub sequence: u64,
+    /// Receipts accepted so far, paid or not: what its next one must name.
+    pub counter: u64,
     /// Shares, in micro-shares.
     pub shares: u64,
     /// Tokens of its paid units.
@@ -40,9 +44,10 @@ pub struct Account {
     pub receipts_root: Hash,
     /// Committed sets that it is part of.
     pub rounds: u64,
-    /// Rounds in a row in which it had units and committed none.
+    /// Rounds in a row that it let pass: with one stage, in which it had units and committed none; with several, in which
+    /// it neither committed nor attested.
     pub missed: u32,
-    /// Attestations of it that differ from the canonical root.
+    /// Attestations of it that differ from the canonical root of its stage.
     pub divergences: u64,
 }
 
@@ -52,7 +57,9 @@ impl Account {
         Self {
             peer,
             standing: Standing::Out,
+            stage: 0,
             sequence: 0,
+            counter: 0,
             shares: 0,
             tokens: 0,
             receipts: 0,

@@ -22,12 +22,20 @@ pub enum Rejection {
     /// All rounds are done, so membership no longer changes.
     #[error("the run is finished")]
     Finished,
-    /// The signer already takes part from now or from the next round on.
+    /// The signer already takes part in this stage, from now or from the next round on.
     #[error("the signer has joined already")]
     AlreadyJoined,
     /// The signer is not a member, or is leaving already.
     #[error("the signer has not joined")]
     NotJoined,
+    /// A join of a stage that the charter does not have.
+    #[error("there is no stage {got}, the run has {stages}")]
+    NoStage {
+        /// Stages of the run.
+        stages: u16,
+        /// The stage it names.
+        got: u16,
+    },
     /// A join or leave that was used before, or that skips one.
     #[error("its sequence number is {got}, the next is {expected}")]
     WrongSequence {
@@ -65,6 +73,14 @@ pub enum Rejection {
         /// The open round.
         round: u64,
     },
+    /// An attestation of another stage's state.
+    #[error("it is of stage {got}, but the signer is in stage {expected}")]
+    WrongStage {
+        /// The signer's stage in the open round.
+        expected: u16,
+        /// The stage it names.
+        got: u16,
+    },
     /// The signer's attestation for the open round was counted before.
     #[error("the signer has attested round {round} already")]
     AlreadyAttested {
@@ -77,7 +93,7 @@ pub enum Rejection {
         /// Rounds of the charter.
         rounds: u64,
     },
-    /// The state that the round starts from is not attested yet.
+    /// The state that the signer's stage starts from is not attested yet.
     #[error("the starting state of round {round} is not attested by a majority yet")]
     StateUnknown {
         /// The open round.
@@ -102,6 +118,14 @@ pub enum Rejection {
         expected: Vec<u32>,
         /// The receipts' units.
         got: Vec<u32>,
+    },
+    /// A receipt of a unit that the round does not have, where any member may claim any unit.
+    #[error("there is no unit {got}, the round has {units}")]
+    NoUnit {
+        /// Units of the open round.
+        units: u32,
+        /// The unit it names.
+        got: u32,
     },
     /// A receipt that somebody else signed.
     #[error("the receipt of unit {index} is signed by `{signer:?}`, not by the transaction's signer")]
@@ -130,6 +154,16 @@ pub enum Rejection {
         expected: u64,
         /// The round it names.
         got: u64,
+    },
+    /// A receipt of another stage than its signer's.
+    #[error("the receipt of unit {index} is of stage {got}, not of stage {expected}")]
+    ReceiptStage {
+        /// The unit.
+        index: u32,
+        /// The signer's stage in the open round.
+        expected: u16,
+        /// The stage it names.
+        got: u16,
     },
     /// A receipt whose unit id does not follow from run, round, beacon and index.
     #[error("the receipt of unit {index} names another unit id")]

@@ -6,14 +6,23 @@
 //! from the deadline on when a quorum has → shares are minted, joins and leaves take effect, the next round opens in the
 //! same block. After the last round the members attest the final state: then the run is finished.
 //!
-//! Source: training design section 2, verification design section 2.
+//! With several stages every member is in one of them. Each stage has its own states and majorities; a member attests,
+//! and needs, only those of its stage. Any member may claim any unit of the round for its stage; in each stage the first
+//! claim of a unit is paid. The round closes when every unit is claimed in every stage, or at the first block from the
+//! deadline on when a quorum has committed and somebody of every stage.
 //!
-//! Deviations: a member counts in the majority from its second round on, because a peer that has just joined learns the
-//! state by the very root that the majority names; a member that has announced its leave is not waited for.
+//! Source: training design sections 1 to 3, verification design section 2.
 //!
-//! Safety: every block is all or nothing; a transaction is accepted at most once; supply is the sum of shares; a unit is
-//! paid at most once, to the member it was assigned to. Liveness: a round ends when its members commit, or leave.
-//! It does not end while more than half of its voters have vanished without a leave: they have to come back.
+//! Deviations: a member counts in the majority from its second round in its stage on, because a peer that has just joined
+//! learns the state by the very root that the majority names; a member that has announced its leave is not waited for.
+//! Stages are small, so half of a stage's voters suffice once the round's deadline has passed, where no other root has as
+//! many; and who has joined or moved to a stage in which nobody committed until then takes part in the same round.
+//!
+//! Safety: every block is all or nothing; a transaction is accepted at most once; supply is the sum of shares; in each
+//! stage a unit is paid at most once, and with one stage to the member it was assigned to. What was accepted is paid when
+//! the round closes. Liveness: a round ends when its members commit, or leave. With one stage it does not end while more
+//! than half of its voters have vanished without a leave: they have to come back. With several a stage whose members have
+//! vanished waits for others to join it.
 
 pub(crate) mod check;
 pub(crate) mod membership;
@@ -21,6 +30,7 @@ pub(crate) mod round;
 pub(crate) mod settle;
 pub(crate) mod state;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wire::identity::Signable;
@@ -96,7 +106,7 @@ impl Ledger {
         let transactions_root = Block::transactions_root(&accepted);
         let parent = self.head_digest();
         next.settle(&self.terms(), BlockPoint { time_us, parent, transactions_root }, &mut applied);
-        if accepted.is_empty() && applied.opened.is_none() {
+        if accepted.is_empty() && applied.is_idle() {
             return None;
         }
         let (run, height, ledger_root) = (self.run, self.height(), next.seal());
@@ -170,26 +180,28 @@ impl Ledger {
     }
 
     /// The time in microseconds from which a block without transactions closes the open round: its deadline once a
-    /// quorum has committed, `None` before that.
+    /// quorum has committed, `None` before that. With several stages also when such a block would make a root canonical,
+    /// or let others into a deserted stage.
     pub fn closes_at_us(&self) -> Option<u64> {
         let round = self.round()?;
-        round.may_close(u64::MAX, self.charter().quorum).then_some(round.deadline_us)
+        self.state.is_due_at_deadline(&self.terms()).then_some(round.deadline_us)
     }
 
-    /// The root of the state that a round starts from, when it is canonical and the round is open or among the last
-    /// [`ROUNDS_KEPT`](crate::ROUNDS_KEPT) closed.
-    pub fn state_root(&self, round: u64) -> Option<Hash> {
+    /// The root of the state that a stage starts a round from, when it is canonical and the round is open or among the
+    /// last [`ROUNDS_KEPT`](crate::ROUNDS_KEPT) closed.
+    pub fn state_root(&self, stage: u16, round: u64) -> Option<Hash> {
         match self.round() {
-            Some(open) if open.round == round => open.state_root,
-            _ => self.committed(round).map(|set| set.state_in),
+            Some(open) if open.round == round => open.state_root_of(stage),
+            _ => self.committed(round)?.state_in.get(usize::from(stage)).copied(),
         }
     }
 
-    /// The newest canonical root and the round that starts from it.
-    pub fn newest_state(&self) -> Option<(u64, Hash)> {
+    /// The newest canonical root of a stage and the round that starts from it.
+    pub fn newest_state(&self, stage: u16) -> Option<(u64, Hash)> {
         let open = self.round()?;
-        let before = || self.state.recent.back().map(|set| (set.round, set.state_in));
-        open.state_root.map(|root| (open.round, root)).or_else(before)
+        let closed = self.state.recent.back().map(|set| set.round);
+        let rounds = std::iter::once(open.round).chain(closed);
+        rounds.into_iter().find_map(|round| self.state_root(stage, round).map(|root| (round, root)))
     }
 
     /// The committed set of a closed round, of the last [`ROUNDS_KEPT`](crate::ROUNDS_KEPT).
@@ -220,7 +232,7 @@ impl Ledger {
 
     /// The counter that a peer's next receipt must carry.
     pub fn next_counter(&self, peer: &PeerId) -> u64 {
-        self.account(peer).map_or(0, |account| account.receipts)
+        self.account(peer).map_or(0, |account| account.counter)
     }
 
     /// What the run amounts to so far.
@@ -233,7 +245,7 @@ impl Ledger {
         self.state.totals.supply
     }
 
-    /// Whether all rounds are closed and the final state is attested.
+    /// Whether all rounds are closed and the final state of every stage is attested.
     pub fn finished(&self) -> bool {
         self.state.is_finished(self.charter())
     }
@@ -243,23 +255,30 @@ impl Ledger {
         self.charter().validators.binary_search(peer).is_ok()
     }
 
-    /// The receipts of `peer` that are paid, from the run's blocks: what its piece must hold.
+    /// The receipts of `peer` that are paid, from all blocks of the run: what its piece must hold. Of the closed rounds
+    /// those are the receipts whose unit nobody of the stage claimed before.
     pub fn paid_receipts<'a>(
         &self,
         peer: &PeerId,
         blocks: impl IntoIterator<Item = &'a Block>,
     ) -> Vec<Signed<Receipt>> {
-        let paid = self.next_counter(peer);
+        let open = self.round().map_or(0, |round| round.round);
         let transactions = blocks.into_iter().flat_map(|block| &block.transactions);
-        let own = transactions.filter(|transaction| transaction.signer == *peer);
-        own.filter_map(|transaction| match &transaction.body.action {
+        let receipts = transactions.filter_map(|transaction| match &transaction.body.action {
             Action::Commit(commitment) => Some(&commitment.receipts),
             Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => None,
-        })
-        .flatten()
-        .filter(|receipt| receipt.body.counter < paid)
-        .cloned()
-        .collect()
+        });
+        let (mut round, mut claimed, mut paid) = (0, BTreeSet::new(), Vec::new());
+        for receipt in receipts.flatten().take_while(|receipt| receipt.body.round < open) {
+            if receipt.body.round != round {
+                round = receipt.body.round;
+                claimed.clear();
+            }
+            if claimed.insert((receipt.body.stage, receipt.body.index)) && receipt.signer == *peer {
+                paid.push(receipt.clone());
+            }
+        }
+        paid
     }
 
     /// The piece of `peer` as of the head, with its paid receipts (see [`Ledger::paid_receipts`]; the ledger keeps
@@ -283,9 +302,9 @@ impl Ledger {
     }
 
     fn blank(&self) -> Applied {
-        let (divergent, dropped) = (Vec::new(), Vec::new());
+        let (canonical, divergent, dropped) = (Vec::new(), Vec::new(), Vec::new());
         let height = self.height();
-        Applied { height, closed: None, opened: None, canonical: None, divergent, dropped, finished: false }
+        Applied { height, closed: None, opened: None, canonical, divergent, dropped, finished: false }
     }
 
     /// Checks everything that is cheap: where the block says it belongs.
@@ -329,7 +348,7 @@ impl Ledger {
         }
         let (time_us, parent, transactions_root) = (header.time_us, header.parent, header.transactions_root);
         next.settle(&self.terms(), BlockPoint { time_us, parent, transactions_root }, &mut applied);
-        if block.transactions.is_empty() && applied.opened.is_none() {
+        if block.transactions.is_empty() && applied.is_idle() {
             return Err(BlockError::Idle);
         }
         let got = next.seal();

@@ -15,6 +15,6 @@ mod piece;
 pub use accounts::{Account, Standing};
 pub use error::{BlockError, Rejection};
 pub use ledger::round::{CommittedSet, Entry, RoundOpen, UNITS_PER_MEMBER_MAX, assignment};
-pub use ledger::state::{ACCOUNTS_MAX, Applied, MISSED_ROUNDS_MAX, ROUNDS_KEPT, Totals};
+pub use ledger::state::{ACCOUNTS_MAX, Applied, Canonical, MISSED_ROUNDS_MAX, ROUNDS_KEPT, Totals};
 pub use ledger::{BLOCK_BYTES_PROPOSED_MAX, Ledger};
 pub use piece::{PIECE_BYTES_MAX, PIECE_VERSION, Piece, PieceError, PieceSummary};

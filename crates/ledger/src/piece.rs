@@ -16,7 +16,7 @@ use crate::accounts::{Account, chain};
 use crate::ledger::state::{Leaf, Totals};
 
 /// The version of the piece format.
-pub const PIECE_VERSION: u16 = 1;
+pub const PIECE_VERSION: u16 = 2;
 /// Largest piece that is read, in bytes of JSON: room for about 50,000 receipts.
 pub const PIECE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -170,10 +170,10 @@ pub enum PieceError {
         /// Who signed it.
         signer: PeerId,
     },
-    /// A receipt out of its place.
+    /// A receipt out of its place: counters ascend, and are below the account's.
     #[error("receipt {place} has counter {got}")]
     ReceiptCounter {
-        /// Its place, from 0: what the counter must be.
+        /// Its place, from 0.
         place: u64,
         /// The counter it has.
         got: u64,
@@ -282,8 +282,14 @@ impl Piece {
         if got != expected {
             return Err(PieceError::ReceiptCount { expected, got });
         }
+        let mut next = 0;
         for (receipt, place) in self.receipts.iter().zip(0..) {
             self.verify_receipt(run, place, receipt)?;
+            let got = receipt.body.counter;
+            if !(next..self.account.counter).contains(&got) {
+                return Err(PieceError::ReceiptCounter { place, got });
+            }
+            next = got + 1;
         }
         let root = self.receipts.iter().fold(Hash::default(), |root, receipt| chain(root, &receipt.body));
         let expected = self.account.receipts_root;
@@ -297,9 +303,6 @@ impl Piece {
         }
         if *signer != self.account.peer {
             return Err(PieceError::ReceiptSigner { place, signer: *signer });
-        }
-        if body.counter != place {
-            return Err(PieceError::ReceiptCounter { place, got: body.counter });
         }
         receipt.check().map_err(|_| PieceError::ReceiptSignature { place })
     }

@@ -7,7 +7,7 @@ use learn::data::{Corpus, CorpusError};
 use learn::outer::{State, state_bytes};
 use model::Layout;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wire::{Charter, Hash, NumericProfile, PeerId};
+use wire::{Charter, Hash, NumericProfile, PeerId, StageTerms};
 
 /// A recipe with the corpus that it is trained on. Shared by the peers of a process.
 #[derive(Debug)]
@@ -50,8 +50,11 @@ impl Workload {
             recipe: Hash(recipe.hash()),
             data: Hash(self.corpus.manifest_hash()),
             tokenizer: Hash(self.corpus.tokenizer().hash()),
-            genesis_state: Hash(State::genesis(recipe).root(recipe)),
-            state_bytes: state_bytes(recipe) as u64,
+            stages: vec![StageTerms {
+                genesis_state: Hash(State::genesis(recipe).root(recipe)),
+                state_bytes: state_bytes(recipe) as u64,
+                weight: 1,
+            }],
             profile: NumericProfile::F32Fma,
             rounds: recipe.rounds,
             units_per_round: recipe.units_per_round,

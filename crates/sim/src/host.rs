@@ -152,7 +152,10 @@ impl Host {
             }
             Job::OuterStep { round, committed, own_committed } => {
                 let model = self.disk.model.ok_or_else(|| self.bad_job("a step without a state"))?;
-                if model.round != *round || committed.round != *round || committed.state_in != model.state_root {
+                if model.round != *round
+                    || committed.round != *round
+                    || wire::run_root(&committed.state_in) != model.state_root
+                {
                     return Err(self.bad_job("a step from another state"));
                 }
                 if !committed.entries.iter().all(|entry| self.disk.blobs.contains_key(&entry.payload)) {
@@ -181,7 +184,7 @@ impl Host {
 
     fn store_state(&mut self, point: ModelPoint) -> JobResult {
         self.disk.model = Some(point);
-        let bytes = self.config.charter.body.state_bytes;
+        let bytes = self.config.charter.body.stages[0].state_bytes;
         self.disk.blobs.insert(point.state_root, bytes);
         JobResult::Stepped { round: point.round, state_root: point.state_root }
     }

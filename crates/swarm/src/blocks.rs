@@ -255,14 +255,15 @@ impl Peer {
                 _ => {}
             }
         }
-        if let Some((round, state_root)) = applied.canonical {
-            out.push(Output::Event(Event::StateAgreed { round, state_root }));
+        for agreed in applied.canonical.iter().filter(|agreed| agreed.stage == self.config.stage) {
+            out.push(Output::Event(Event::StateAgreed { round: agreed.round, state_root: agreed.root }));
         }
     }
 
     fn tell_divergent(&mut self, peer: PeerId, now: Time, out: &mut Vec<Output>) {
         let Some(open) = self.ledger.round() else { return };
-        if let (Some(got), Some(expected)) = (open.attestation(&peer), open.state_root) {
+        let canonical = open.stage_of(&peer).and_then(|stage| open.state_root_of(stage));
+        if let (Some(got), Some(expected)) = (open.attestation(&peer), canonical) {
             self.fault(peer, FaultKind::Divergent { expected, got }, None, now, out);
         }
     }
@@ -271,7 +272,8 @@ impl Peer {
     fn forget_old(&mut self, dropped: Option<Arc<CommittedSet>>, closed: u64, out: &mut Vec<Output>) {
         let mut hashes: Vec<Hash> =
             dropped.iter().flat_map(|set| set.entries.iter()).map(|entry| entry.payload).collect();
-        hashes.extend(closed.checked_sub(STATE_ROUNDS_MAX).and_then(|round| self.ledger.state_root(round)));
+        let state_of = |round: u64| self.ledger.state_root(self.config.stage, round);
+        hashes.extend(closed.checked_sub(STATE_ROUNDS_MAX).and_then(state_of));
         self.forget_unless_kept(hashes, out);
     }
 
@@ -281,7 +283,8 @@ impl Peer {
             return;
         }
         let round = self.ledger.round().map_or(0, |open| open.round);
-        let states = (round.saturating_sub(STATE_ROUNDS_MAX)..=round).filter_map(|round| self.ledger.state_root(round));
+        let state_of = |round: u64| self.ledger.state_root(self.config.stage, round);
+        let states = (round.saturating_sub(STATE_ROUNDS_MAX)..=round).filter_map(state_of);
         let committed = self.ledger.recent().flat_map(|set| set.entries.iter()).map(|entry| entry.payload);
         let open = self.ledger.round().into_iter().flat_map(|open| open.commitments()).map(|entry| entry.payload);
         let own = self.model.map(|model| model.state_root);

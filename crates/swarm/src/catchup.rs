@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::CommittedSet;
-use wire::{Hash, PeerId};
+use wire::{Hash, PeerId, StageTerms};
 
 use crate::fetches::Need;
 use crate::limits::PROVIDERS_MAX;
@@ -49,6 +49,11 @@ impl Peer {
         self.ledger.round().map_or(0, |open| open.round)
     }
 
+    /// The terms of the own stage.
+    pub(crate) fn stage_terms(&self) -> &StageTerms {
+        self.ledger.charter().stage(self.config.stage).expect("a peer is made for a stage of the charter")
+    }
+
     /// Decides what the model needs next.
     pub(crate) fn plan(&mut self) -> Plan {
         let target = self.target_round();
@@ -72,7 +77,7 @@ impl Peer {
     }
 
     fn plan_behind(&mut self, target: u64) -> Plan {
-        let genesis = ModelPoint { round: 0, state_root: self.ledger.charter().genesis_state };
+        let genesis = ModelPoint { round: 0, state_root: self.stage_terms().genesis_state };
         if target == 0 {
             return Plan::Load(genesis);
         }
@@ -80,11 +85,11 @@ impl Peer {
             return Plan::Load(load);
         }
         let from = self.model.map_or(0, |model| model.round);
-        let snapshot = self.ledger.newest_state().filter(|(round, _)| *round > from);
+        let snapshot = self.ledger.newest_state(self.config.stage).filter(|(round, _)| *round > from);
         let chosen = match (self.replay_bytes(from, target), snapshot) {
             (Some(_), None) => None,
             (Some(_), _) if self.model.is_some() && from + 1 == target => None,
-            (Some(bytes), Some(_)) if bytes < self.ledger.charter().state_bytes => None,
+            (Some(bytes), Some(_)) if bytes < self.stage_terms().state_bytes => None,
             (_, Some((round, state_root))) => Some(ModelPoint { round, state_root }),
             (None, None) => return Plan::Rest,
         };
@@ -145,7 +150,7 @@ impl Peer {
         let mut needs = BTreeMap::new();
         match plan {
             Plan::Load(point) if point.round > 0 => {
-                let bytes = self.ledger.charter().state_bytes;
+                let bytes = self.stage_terms().state_bytes;
                 needs.insert(point.state_root, Need { bytes, providers: self.state_providers(point) });
             }
             Plan::Step(set) => {
@@ -195,10 +200,10 @@ impl Peer {
     /// A canonical state is held by who attested it or worked from it; the beacon-free hash order spreads the load.
     fn state_providers(&self, point: &ModelPoint) -> Vec<PeerId> {
         let mut providers: Vec<PeerId> = match self.ledger.committed(point.round) {
-            Some(set) => set.entries.iter().map(|entry| entry.peer).collect(),
+            Some(set) => set.entries_of(self.config.stage).iter().map(|entry| entry.peer).collect(),
             None => self.ledger.round().map_or_else(Vec::new, |open| {
                 let agrees = |peer: &&PeerId| open.attestation(peer) == Some(point.state_root);
-                open.members.iter().filter(agrees).copied().collect()
+                open.members_of(self.config.stage).filter(agrees).copied().collect()
             }),
         };
         providers

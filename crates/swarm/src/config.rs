@@ -14,6 +14,8 @@ pub struct PeerConfig {
     pub peers: Vec<PeerId>,
     /// Whether this peer trains. Otherwise it only follows the run, and serves what it has.
     pub trains: bool,
+    /// The stage in which this peer takes part: one of the charter's.
+    pub stage: u16,
     /// Least time between two blocks of a validator, in microseconds.
     pub block_interval_us: u64,
     /// First delay before anything is tried again, in microseconds; doubles with every failure.
@@ -31,6 +33,7 @@ impl PeerConfig {
             charter,
             peers,
             trains: true,
+            stage: 0,
             block_interval_us: 50_000,
             retry_us: 1_000_000,
             retry_us_max: 30_000_000,

@@ -117,8 +117,8 @@ impl Ordering {
     /// Whether the signer has another statement here for the same place.
     fn contradicts(&self, transaction: &Signed<Transaction>) -> bool {
         let same_place = |other: &Action| match (other, &transaction.body.action) {
-            (Action::Commit(one), Action::Commit(two)) => one.round == two.round,
-            (Action::Attest(one), Action::Attest(two)) => one.round == two.round,
+            (Action::Commit(one), Action::Commit(two)) => one.round == two.round && stage_of(one) == stage_of(two),
+            (Action::Attest(one), Action::Attest(two)) => (one.round, one.stage) == (two.round, two.stage),
             _ => false,
         };
         let mut others = self.pool.values().filter(|waiting| waiting.transaction.signer == transaction.signer);
@@ -142,6 +142,11 @@ impl Ordering {
         let dropped = self.pool.extract_if(.., |_, waiting| gone(waiting));
         dropped.filter_map(|(_, waiting)| waiting.payload()).map(|(payload, _)| payload).collect()
     }
+}
+
+/// The stage to which a commitment claims to belong.
+fn stage_of(commitment: &Commitment) -> Option<u16> {
+    commitment.receipts.first().map(|receipt| receipt.body.stage)
 }
 
 /// What to do with a transaction that the ledger does not accept now.
@@ -182,10 +187,14 @@ fn judge(rejection: &Rejection, transaction: &Signed<Transaction>, ledger: &Ledg
         | Rejection::NotJoined
         | Rejection::NotMember { .. }
         | Rejection::WrongSequence { .. }
+        | Rejection::WrongStage { .. }
+        | Rejection::ReceiptStage { .. }
         | Rejection::AccountsFull { .. }
         | Rejection::MembersFull { .. } => Verdict::Drop,
         Rejection::Malformed { .. }
         | Rejection::WrongRun { .. }
+        | Rejection::NoStage { .. }
+        | Rejection::NoUnit { .. }
         | Rejection::NoUnits { .. }
         | Rejection::WrongUnits { .. }
         | Rejection::ReceiptSigner { .. }
@@ -258,7 +267,8 @@ impl Peer {
     /// Why a commitment that the ledger would accept is not worth fetching: it is larger than a whole state, or another
     /// peer announced the same payload before. Payloads are made from different units, so honest ones never agree.
     fn refuses(&self, signer: &PeerId, commitment: &Commitment) -> Option<String> {
-        if commitment.payload_bytes > self.ledger.charter().state_bytes {
+        let largest = self.ledger.charter().stages.iter().map(|stage| stage.state_bytes).max();
+        if Some(commitment.payload_bytes) > largest {
             return Some(format!("a payload of {} bytes is larger than the state", commitment.payload_bytes));
         }
         let mut committed = self.ledger.round().into_iter().flat_map(|open| open.commitments());

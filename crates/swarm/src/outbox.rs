@@ -63,15 +63,15 @@ impl Outbox {
 fn is_open(action: &Action, own: &PeerId, ledger: &Ledger) -> bool {
     let account = ledger.account(own);
     let standing = account.map_or(Standing::Out, |account| account.standing);
+    let joined = matches!(standing, Standing::Joining | Standing::Member);
     let next = account.map_or(0, |account| account.sequence);
     let member_of = |round: u64| ledger.round().filter(|open| open.round == round && open.is_member(own));
     match action {
-        Action::Join { sequence } => {
-            *sequence == next && matches!(standing, Standing::Out | Standing::Leaving) && !ledger.finished()
+        Action::Join { sequence, stage } => {
+            let there = joined && account.is_some_and(|account| account.stage == *stage);
+            *sequence == next && !there && !ledger.finished()
         }
-        Action::Leave { sequence } => {
-            *sequence == next && matches!(standing, Standing::Joining | Standing::Member) && !ledger.finished()
-        }
+        Action::Leave { sequence } => *sequence == next && joined && !ledger.finished(),
         Action::Commit(commitment) => member_of(commitment.round).is_some_and(|open| open.commitment(own).is_none()),
         Action::Attest(attestation) => member_of(attestation.round).is_some_and(|open| open.attestation(own).is_none()),
     }

@@ -143,8 +143,8 @@ impl Peer {
     fn check_own_state(&mut self, out: &mut Vec<Output>) {
         let Some(model) = self.model else { return };
         let expected = match model.round {
-            0 => Some(self.ledger.charter().genesis_state),
-            round => self.ledger.state_root(round),
+            0 => Some(self.stage_terms().genesis_state),
+            round => self.ledger.state_root(self.config.stage, round),
         };
         if let Some(expected) = expected.filter(|expected| *expected != model.state_root) {
             let reason = HaltReason::StateDivergence { round: model.round, expected, got: model.state_root };
@@ -172,7 +172,11 @@ impl Peer {
         }
         let standing = self.ledger.account(&self.id).map_or_else(Default::default, |account| account.standing);
         if matches!(standing, ledger::Standing::Out | ledger::Standing::Leaving) {
-            self.act(Action::Join { sequence: self.ledger.next_sequence(&self.id) }, now, out);
+            self.act(
+                Action::Join { sequence: self.ledger.next_sequence(&self.id), stage: self.config.stage },
+                now,
+                out,
+            );
         }
     }
 
@@ -191,7 +195,8 @@ impl Peer {
         if round == 0 || model.round != round || !may || waits || !self.takes_part() {
             return;
         }
-        self.act(Action::Attest(Attestation { round, state_root: model.state_root }), now, out);
+        let attestation = Attestation { round, stage: self.config.stage, state_root: model.state_root };
+        self.act(Action::Attest(attestation), now, out);
     }
 
     /// Cancels training that the plan no longer asks for. Steps and loads are short or cannot be had cheaper: they end.
@@ -240,6 +245,7 @@ impl Peer {
             run: self.run,
             round,
             index: unit.index,
+            stage: self.config.stage,
             unit: unit.unit,
             state_in,
             data_root: result.data_root,

@@ -12,6 +12,8 @@ use crate::identity::{Domain, PeerId, Signable};
 
 /// Most members of a run at one time.
 pub const MEMBERS_MAX: u32 = 16_384;
+/// Most stages of a run.
+pub const STAGES_MAX: usize = 256;
 
 /// A run's name: the digest of its charter.
 #[derive(
@@ -30,6 +32,30 @@ pub enum NumericProfile {
     F32Muladd,
 }
 
+/// The fixed terms of one stage: a part of the model that one peer holds as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct StageTerms {
+    /// Root of the stage's state before round 0.
+    pub genesis_state: Hash,
+    /// Bytes of one encoded state of the stage, for choosing between replay and snapshot.
+    pub state_bytes: u64,
+    /// The stage's part of each round's shares, of the sum over all stages; at least 1.
+    pub weight: u32,
+}
+
+/// The root of a whole state from the roots of its stages, in order: that of the only stage itself, and otherwise a hash
+/// over all of them. Roots have one length, so they are hashed without length prefixes.
+pub fn run_root(roots: &[Hash]) -> Hash {
+    if let [root] = roots {
+        return *root;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("cairn v1 root over stages");
+    for root in roots {
+        hasher.update(&root.0);
+    }
+    Hash(*hasher.finalize().as_bytes())
+}
+
 /// The fixed terms of a run.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Charter {
@@ -43,10 +69,8 @@ pub struct Charter {
     pub data: Hash,
     /// Hash of the tokenizer's bytes.
     pub tokenizer: Hash,
-    /// Root of the state before round 0.
-    pub genesis_state: Hash,
-    /// Bytes of one encoded state, for choosing between replay and snapshot.
-    pub state_bytes: u64,
+    /// The stages of the model in order, 1 to [`STAGES_MAX`]. With one, every peer holds the whole model.
+    pub stages: Vec<StageTerms>,
     /// The arithmetic.
     pub profile: NumericProfile,
     /// Rounds until the run is complete, at least 1.
@@ -55,13 +79,13 @@ pub struct Charter {
     pub units_per_round: u32,
     /// Tokens that one unit trains on, at least 1.
     pub unit_tokens: u64,
-    /// Members that must have joined before round 0 opens, 1 to [`MEMBERS_MAX`].
+    /// Members that must have joined before round 0 opens, 1 to [`MEMBERS_MAX`]; each stage needs one of them.
     pub start_members: u32,
-    /// Commitments that suffice to close a round at its deadline, at least 1.
+    /// Commitments that suffice to close a round at its deadline, over all stages, at least 1.
     pub quorum: u32,
     /// Time from a round's opening to its deadline, in microseconds, at least 1.
     pub round_us_max: u64,
-    /// Shares minted per round, in micro-shares, split over its accepted units by tokens.
+    /// Shares minted per round, in micro-shares: split over the stages by weight, in a stage over its paid units.
     pub shares_per_round: u64,
 }
 
@@ -76,21 +100,38 @@ impl Charter {
         self.rounds.checked_mul(self.shares_per_round)
     }
 
-    /// Tokens when every unit of every round was done; `None` when they exceed a `u64`.
+    /// Tokens when every unit of every round was done in every stage; `None` when they exceed a `u64`. A token counts in
+    /// each stage that it passes.
     pub fn tokens_max(&self) -> Option<u64> {
-        self.rounds.checked_mul(u64::from(self.units_per_round))?.checked_mul(self.unit_tokens)
+        let units = self.rounds.checked_mul(u64::from(self.units_per_round))?;
+        units.checked_mul(self.stages.len() as u64)?.checked_mul(self.unit_tokens)
+    }
+
+    /// The number of stages.
+    ///
+    /// # Panics
+    /// When there are more than a `u16` can say, which decoding ensures there are not.
+    pub fn stages_len(&self) -> u16 {
+        u16::try_from(self.stages.len()).expect("a charter is validated when it is decoded")
+    }
+
+    /// The terms of a stage; `None` when the run has no such stage.
+    pub fn stage(&self, stage: u16) -> Option<&StageTerms> {
+        self.stages.get(usize::from(stage))
     }
 }
 
 impl Wire for Charter {
     const NAME: &'static str = "charter";
-    const BYTES_MAX: usize = 8 * 1024;
+    const BYTES_MAX: usize = 16 * 1024;
 
     fn validate(&self) -> Result<(), &'static str> {
-        let rules: [(bool, &'static str); 11] = [
+        let rules: [(bool, &'static str); 13] = [
             (!self.name.is_empty() && self.name.len() <= 64, "name must have 1 to 64 bytes"),
             (!self.validators.is_empty() && self.validators.len() <= 100, "validators must be 1 to 100 keys"),
             (self.validators.windows(2).all(|pair| pair[0] < pair[1]), "validators must be sorted and distinct"),
+            (!self.stages.is_empty() && self.stages.len() <= STAGES_MAX, "stages must be 1 to 256"),
+            (self.stages.iter().all(|stage| stage.weight >= 1), "weight of each stage must be at least 1"),
             (self.rounds >= 1, "rounds must be at least 1"),
             (self.units_per_round >= 1, "units_per_round must be at least 1"),
             (self.unit_tokens >= 1, "unit_tokens must be at least 1"),
@@ -98,7 +139,7 @@ impl Wire for Charter {
             (self.quorum >= 1, "quorum must be at least 1"),
             (self.round_us_max >= 1, "round_us_max must be at least 1"),
             (self.supply_max().is_some(), "rounds x shares_per_round must be below 2^64"),
-            (self.tokens_max().is_some(), "rounds x units_per_round x unit_tokens must be below 2^64"),
+            (self.tokens_max().is_some(), "rounds x units_per_round x stages x unit_tokens must be below 2^64"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(rule),

@@ -15,7 +15,7 @@ pub mod message;
 pub mod receipt;
 pub mod transaction;
 
-pub use charter::{Charter, NumericProfile, RunId};
+pub use charter::{Charter, NumericProfile, RunId, STAGES_MAX, StageTerms, run_root};
 pub use encoding::{DecodeError, Wire, decode, encode};
 pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};

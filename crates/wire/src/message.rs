@@ -8,7 +8,7 @@ use crate::identity::Signed;
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Most blocks in one answer.
 pub const BLOCKS_PER_ANSWER_MAX: usize = 64;
 

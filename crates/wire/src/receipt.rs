@@ -37,21 +37,25 @@ pub struct Receipt {
     pub round: u64,
     /// The unit's place in the round, from 0.
     pub index: u32,
+    /// The stage that did its part of the unit, from 0; 0 in a run of one stage.
+    pub stage: u16,
     /// The unit's name.
     pub unit: UnitId,
-    /// Root of the state that the unit started from.
+    /// Root of the state that the unit started from: of the stage's state.
     pub state_in: Hash,
-    /// Hash of the token batches, in order.
+    /// Hash of the token batches, in order; with several stages, of the unit's tokens.
     pub data_root: Hash,
-    /// Hash over the inner steps (batch hash, loss bits, gradient norm bits).
+    /// Hash over the inner steps (batch hash, loss bits, gradient norm bits); with several stages, over what came in (hash
+    /// of the input, hash of the output's gradient).
     pub trace_root: Hash,
-    /// Hash of the unit's pseudo-gradient.
+    /// Hash of the unit's pseudo-gradient; with several stages, over what went out (hash of the output, hash of the input's
+    /// gradient).
     pub output_root: Hash,
     /// Tokens trained on.
     pub tokens: u64,
     /// Mean training loss of the unit, in millionths of a nat per token.
     pub loss_micronats: u64,
-    /// The signer's receipts in this run so far, from 0.
+    /// The signer's receipts in this run that the ledger accepted before, from 0.
     pub counter: u64,
 }
 

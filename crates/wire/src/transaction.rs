@@ -33,7 +33,8 @@ pub struct Commitment {
     pub payload_bytes: u64,
     /// Root of the error-feedback residual after this payload.
     pub residual_root: Hash,
-    /// One receipt per unit, with ascending unit index, 1 to [`RECEIPTS_PER_COMMITMENT_MAX`].
+    /// One receipt per unit, in the order in which the units' gradients were added up, 1 to
+    /// [`RECEIPTS_PER_COMMITMENT_MAX`].
     pub receipts: Vec<Signed<Receipt>>,
 }
 
@@ -44,11 +45,14 @@ impl Commitment {
     }
 }
 
-/// A peer's statement of the state root that a round starts from, after it applied the committed set of the round before.
+/// A peer's statement of the root that its stage's state has at the start of a round, after it applied the committed set
+/// of the round before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Attestation {
     /// The round that starts from this state.
     pub round: u64,
+    /// The stage whose state it is: the signer's. A member that changes its stage within a round attests both.
+    pub stage: u16,
     /// The state's root.
     pub state_root: Hash,
 }
@@ -57,10 +61,12 @@ pub struct Attestation {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Take part from the next round on.
+    /// Take part from the next round on, or change to another stage then.
     Join {
         /// Joins and leaves of the signer that the ledger accepted before: it makes an old one worthless to a replayer.
         sequence: u64,
+        /// The stage in which the signer takes part.
+        stage: u16,
     },
     /// Take no part from the next round on.
     Leave {
@@ -93,8 +99,10 @@ impl Wire for Transaction {
         if receipts.is_empty() || receipts.len() > RECEIPTS_PER_COMMITMENT_MAX {
             return Err("a commitment must have 1 to 64 receipts");
         }
-        if !receipts.windows(2).all(|pair| pair[0].body.index < pair[1].body.index) {
-            return Err("receipts must have ascending unit indices");
+        let mut indices: Vec<u32> = receipts.iter().map(|receipt| receipt.body.index).collect();
+        indices.sort_unstable();
+        if indices.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("receipts must have distinct unit indices");
         }
         if commitment.payload_bytes == 0 || commitment.payload_bytes > PAYLOAD_BYTES_MAX {
             return Err("payload_bytes must be 1 to 4 GiB");

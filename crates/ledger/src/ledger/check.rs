@@ -1,6 +1,6 @@
 //! The rules by which a transaction is accepted. Signatures are not checked here: callers hold verified values.
 
-use wire::{Action, Attestation, Commitment, PeerId, Receipt, Signed, Transaction, Wire};
+use wire::{Action, Attestation, Commitment, Hash, PeerId, Receipt, Signed, Transaction, Wire};
 
 use crate::error::Rejection;
 use crate::ledger::round::RoundOpen;
@@ -15,7 +15,7 @@ impl State {
         }
         body.validate().map_err(|field| Rejection::Malformed { field })?;
         match &body.action {
-            Action::Join { sequence } => self.check_join(terms, signer, *sequence),
+            Action::Join { sequence, stage } => self.check_join(terms, signer, *sequence, *stage),
             Action::Leave { sequence } => self.check_leave(terms, signer, *sequence),
             Action::Attest(attestation) => self.check_attestation(signer, attestation),
             Action::Commit(commitment) => self.check_commitment(terms, signer, commitment),
@@ -24,6 +24,10 @@ impl State {
 
     fn check_attestation(&self, signer: &PeerId, attestation: &Attestation) -> Result<(), Rejection> {
         let (round, rank) = self.open_round(signer, attestation.round)?;
+        let expected = round.stages[rank];
+        if attestation.stage != expected {
+            return Err(Rejection::WrongStage { expected, got: attestation.stage });
+        }
         match round.slots[rank].attested {
             Some(_) => Err(Rejection::AlreadyAttested { round: round.round }),
             None => Ok(()),
@@ -36,26 +40,20 @@ impl State {
         if number == terms.charter.rounds {
             return Err(Rejection::AllRoundsDone { rounds: number });
         }
-        if round.state_root.is_none() {
+        let stage = round.stages[rank];
+        let Some(state) = round.state_root_of(stage) else {
             return Err(Rejection::StateUnknown { round: number });
-        }
+        };
         if round.slots[rank].committed.is_some() {
             return Err(Rejection::AlreadyCommitted { round: number });
         }
-        let expected: Vec<u32> = round.units_of_rank(rank).collect();
-        if expected.is_empty() {
-            return Err(Rejection::NoUnits { round: number });
-        }
-        let got: Vec<u32> = commitment.receipts.iter().map(|receipt| receipt.body.index).collect();
-        if got != expected {
-            return Err(Rejection::WrongUnits { expected, got });
-        }
-        let paid = self.accounts.get(signer).map_or(0, |account| account.receipts);
-        commitment.receipts.iter().zip(paid..).try_for_each(|(receipt, counter)| {
+        check_units(round, signer, commitment)?;
+        let before = self.accounts.get(signer).map_or(0, |account| account.counter);
+        commitment.receipts.iter().zip(before..).try_for_each(|(receipt, counter)| {
             if receipt.signer != *signer {
                 return Err(Rejection::ReceiptSigner { index: receipt.body.index, signer: receipt.signer });
             }
-            check_receipt(terms, round, &receipt.body, counter)
+            check_receipt(terms, round, &receipt.body, Expected { stage, state, counter })
         })
     }
 
@@ -76,8 +74,33 @@ impl State {
     }
 }
 
+/// Checks that the receipts are for units that the signer may claim: with one stage exactly the assigned ones, with
+/// several any of the round. That a commitment names no unit twice is part of its form.
+fn check_units(round: &RoundOpen, signer: &PeerId, commitment: &Commitment) -> Result<(), Rejection> {
+    let mut indices = commitment.receipts.iter().map(|receipt| receipt.body.index);
+    if round.stages_len() > 1 {
+        let units = round.units;
+        return indices.find(|index| *index >= units).map_or(Ok(()), |got| Err(Rejection::NoUnit { units, got }));
+    }
+    let expected = round.units_of(signer);
+    if expected.is_empty() {
+        return Err(Rejection::NoUnits { round: round.round });
+    }
+    let got: Vec<u32> = indices.collect();
+    if got == expected { Ok(()) } else { Err(Rejection::WrongUnits { expected, got }) }
+}
+
+/// What a receipt must say besides what follows from its round and unit.
+struct Expected {
+    stage: u16,
+    /// The canonical starting root of the stage.
+    state: Hash,
+    counter: u64,
+}
+
 /// Checks what a receipt says against what follows from public values.
-fn check_receipt(terms: &Terms<'_>, round: &RoundOpen, receipt: &Receipt, counter: u64) -> Result<(), Rejection> {
+fn check_receipt(terms: &Terms<'_>, round: &RoundOpen, receipt: &Receipt, expected: Expected) -> Result<(), Rejection> {
+    let Expected { stage, state, counter } = expected;
     let index = receipt.index;
     if receipt.run != terms.run {
         return Err(Rejection::ReceiptRun { index, expected: terms.run, got: receipt.run });
@@ -85,11 +108,14 @@ fn check_receipt(terms: &Terms<'_>, round: &RoundOpen, receipt: &Receipt, counte
     if receipt.round != round.round {
         return Err(Rejection::ReceiptRound { index, expected: round.round, got: receipt.round });
     }
+    if receipt.stage != stage {
+        return Err(Rejection::ReceiptStage { index, expected: stage, got: receipt.stage });
+    }
     if receipt.unit != round.unit_id(index) {
         return Err(Rejection::ReceiptUnit { index });
     }
-    if let Some(expected) = round.state_root.filter(|root| *root != receipt.state_in) {
-        return Err(Rejection::ReceiptState { index, expected, got: receipt.state_in });
+    if receipt.state_in != state {
+        return Err(Rejection::ReceiptState { index, expected: state, got: receipt.state_in });
     }
     let expected = terms.charter.unit_tokens;
     if receipt.tokens != expected {

@@ -1,8 +1,11 @@
-//! Membership: who takes part from when on.
+//! Membership: who takes part in which stage from when on.
 //!
-//! A join takes effect when the next round opens, a leave too; a member that missed [`MISSED_ROUNDS_MAX`] rounds in a row
-//! is dropped when a round closes. Joins and leaves carry the signer's sequence number, so an old one is worthless.
-//! A round of which every member has left before anybody committed opens again with those that joined since.
+//! A join takes effect when the next round opens, a leave too, and a move: a member's join of another stage. A member that
+//! missed [`MISSED_ROUNDS_MAX`] rounds in a row is dropped when a round closes. Joins and leaves carry the signer's
+//! sequence number, so an old one is worthless.
+//! A round of which every member of a stage has left before anybody of it committed opens again with those that joined
+//! and moved since; of several stages, also one in which a stage let the deadline pass. What was committed and attested
+//! before stays. Who had not even attested by then, where the root is not known yet, is dropped: it would keep the vote.
 //!
 //! [`MISSED_ROUNDS_MAX`]: crate::MISSED_ROUNDS_MAX
 
@@ -11,23 +14,32 @@ use wire::{Hash, PeerId};
 
 use crate::accounts::{Account, Standing};
 use crate::error::Rejection;
-use crate::ledger::round::{Opening, RoundOpen};
+use crate::ledger::round::{Opening, RoundOpen, Seat};
 use crate::ledger::state::{Applied, State, Terms};
 
 impl State {
-    pub(crate) fn check_join(&self, terms: &Terms<'_>, signer: &PeerId, sequence: u64) -> Result<(), Rejection> {
+    pub(crate) fn check_join(
+        &self,
+        terms: &Terms<'_>,
+        signer: &PeerId,
+        sequence: u64,
+        stage: u16,
+    ) -> Result<(), Rejection> {
         if self.is_finished(terms.charter) {
             return Err(Rejection::Finished);
         }
+        if terms.charter.stage(stage).is_none() {
+            return Err(Rejection::NoStage { stages: terms.charter.stages_len(), got: stage });
+        }
         let account = self.accounts.get(signer).copied().unwrap_or(Account::new(*signer));
-        if matches!(account.standing, Standing::Joining | Standing::Member) {
+        if matches!(account.standing, Standing::Joining | Standing::Member) && account.stage == stage {
             return Err(Rejection::AlreadyJoined);
         }
         check_sequence(&account, sequence)?;
         self.check_room(signer)?;
         let members = self.round.as_ref().map_or(0, |round| round.members.len());
-        let returns = account.standing == Standing::Leaving;
-        if members + self.joining >= MEMBERS_MAX as usize && !returns {
+        let comes = account.standing == Standing::Out;
+        if members + self.joining >= MEMBERS_MAX as usize && comes {
             return Err(Rejection::MembersFull { max: MEMBERS_MAX as usize });
         }
         Ok(())
@@ -44,15 +56,20 @@ impl State {
         check_sequence(account, sequence)
     }
 
-    pub(crate) fn join(&mut self, peer: PeerId) {
+    pub(crate) fn join(&mut self, peer: PeerId, stage: u16) {
         let account = self.accounts.entry(peer);
         account.sequence += 1;
-        if account.standing == Standing::Leaving {
-            account.standing = Standing::Member;
-            self.set_leaving(&peer, false);
-        } else {
-            account.standing = Standing::Joining;
-            self.joining += 1;
+        account.stage = stage;
+        match account.standing {
+            Standing::Out => {
+                account.standing = Standing::Joining;
+                self.joining += 1;
+            }
+            Standing::Leaving => {
+                account.standing = Standing::Member;
+                self.set_leaving(&peer, false);
+            }
+            Standing::Joining | Standing::Member => {}
         }
     }
 
@@ -74,44 +91,102 @@ impl State {
         round.set_leaving(rank, leaving);
     }
 
-    /// Opens a round with the members that stay and those that join, and makes the changes of standing final.
-    pub(crate) fn open_round_with(&mut self, terms: &Terms<'_>, opening: NextRound, applied: &mut Applied) {
-        let NextRound { round, beacon, state_root, time_us } = opening;
-        let standings: Vec<(PeerId, Standing)> =
-            self.accounts.all().iter().map(|account| (account.peer, account.standing)).collect();
+    /// Whether enough have joined for round 0, and somebody in every stage.
+    pub(crate) fn may_start(&self, terms: &Terms<'_>) -> bool {
+        let mut staffed = vec![false; terms.charter.stages.len()];
+        if self.joining < terms.charter.start_members as usize {
+            return false;
+        }
+        for account in self.accounts.all().iter().filter(|account| account.standing == Standing::Joining) {
+            staffed[usize::from(account.stage)] = true;
+        }
+        staffed.into_iter().all(|staffed| staffed)
+    }
+
+    /// The deserted stages of the open round, when somebody has joined or moved to one of them; none otherwise.
+    pub(crate) fn relieved(&self, terms: &Terms<'_>, time_us: u64) -> Vec<u16> {
+        let Some(round) = &self.round else { return Vec::new() };
+        if round.stages_len() == 1 && self.joining == 0 {
+            return Vec::new();
+        }
+        let deserted = round.deserted(time_us, terms.charter.rounds);
+        if deserted.is_empty() {
+            return deserted;
+        }
+        let comes = |account: &Account| match account.standing {
+            Standing::Joining => true,
+            Standing::Member => round.stage_of(&account.peer) != Some(account.stage),
+            Standing::Out | Standing::Leaving => false,
+        };
+        let mut accounts = self.accounts.all().iter();
+        if accounts.any(|account| deserted.contains(&account.stage) && comes(account)) { deserted } else { Vec::new() }
+    }
+
+    /// Opens the open round once more, because somebody came for its `deserted` stages.
+    pub(crate) fn open_again(&mut self, terms: &Terms<'_>, deserted: &[u16], time_us: u64, applied: &mut Applied) {
+        let before = self.round.take().expect("a round is open");
+        let members = before.members.iter().zip(before.stages.iter()).zip(&before.slots);
+        let silent = members.filter(|((_, stage), slot)| {
+            slot.attested.is_none() && deserted.contains(stage) && before.state_root_of(**stage).is_none()
+        });
+        for ((peer, stage), _) in silent {
+            let account = self.accounts.get_mut(peer).expect("a member has an account");
+            if account.standing == Standing::Member && account.stage == *stage {
+                account.standing = Standing::Out;
+                applied.dropped.push(*peer);
+            }
+        }
+        let (round, beacon, state_roots) = (before.round, before.beacon, before.state_roots.clone());
+        let next = NextRound { round, beacon, state_roots, time_us, before: Some(&before) };
+        self.open_round_with(terms, next, applied);
+        self.round.as_mut().expect("opened just now").resume(before);
+    }
+
+    /// Opens a round with the members that stay and those that join, and makes the changes of standing and stage final.
+    pub(crate) fn open_round_with(&mut self, terms: &Terms<'_>, opening: NextRound<'_>, applied: &mut Applied) {
+        let NextRound { round, beacon, state_roots, time_us, before } = opening;
+        let standings: Vec<(PeerId, Standing, u16)> =
+            self.accounts.all().iter().map(|account| (account.peer, account.standing, account.stage)).collect();
         let mut members = Vec::with_capacity(standings.len());
-        for (peer, standing) in standings {
+        for (peer, standing, stage) in standings {
             match standing {
                 Standing::Out => {}
                 Standing::Leaving => self.accounts.entry(peer).standing = Standing::Out,
-                Standing::Member => members.push((peer, true)),
+                Standing::Member => {
+                    let voter = before.is_some_and(|before| before.makes_voter(&peer, stage, round));
+                    members.push(Seat { peer, stage, voter });
+                }
                 Standing::Joining => {
                     let account = self.accounts.entry(peer);
                     account.standing = Standing::Member;
                     account.missed = 0;
-                    members.push((peer, false));
+                    members.push(Seat { peer, stage, voter: false });
                 }
             }
         }
         self.joining = 0;
-        let flat: Vec<u8> =
-            members.iter().flat_map(|(peer, voter)| [&peer.0[..], &[u8::from(*voter)]].concat()).collect();
+        let mut flat = Vec::with_capacity(members.len() * 35);
+        for Seat { peer, stage, voter } in &members {
+            flat.extend([&peer.0[..], &stage.to_le_bytes(), &[u8::from(*voter)]].concat());
+        }
         self.members_root = Hash::derive("cairn v1 members", &[&flat]);
         let units = if round < terms.charter.rounds { terms.charter.units_per_round } else { 0 };
         let deadline_us = time_us.saturating_add(terms.charter.round_us_max);
         let opening =
-            Opening { run: terms.run, round, beacon, opened_us: time_us, deadline_us, state_root, units, members };
+            Opening { run: terms.run, round, beacon, opened_us: time_us, deadline_us, state_roots, units, members };
         self.round = Some(RoundOpen::new(opening));
         applied.opened = Some(round);
     }
 }
 
 /// What a round is opened with besides its members.
-pub(crate) struct NextRound {
+pub(crate) struct NextRound<'a> {
     pub(crate) round: u64,
     pub(crate) beacon: Hash,
-    pub(crate) state_root: Option<Hash>,
+    pub(crate) state_roots: Vec<Option<Hash>>,
     pub(crate) time_us: u64,
+    /// The round before, or the same when it opens again; none for the first.
+    pub(crate) before: Option<&'a RoundOpen>,
 }
 
 fn check_sequence(account: &Account, got: u64) -> Result<(), Rejection> {

@@ -1,4 +1,7 @@
-//! Rounds: who works on what, what was committed, and which starting state a majority attests.
+//! Rounds: who works on what, what was committed, and which starting states majorities attest.
+
+mod commitments;
+mod votes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +9,10 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 use wire::transaction::RECEIPTS_PER_COMMITMENT_MAX;
-use wire::{Hash, PeerId, RunId, UnitId};
+use wire::{Hash, PeerId, Receipt, RunId, Signed, UnitId, run_root};
+
+use commitments::{Commitments, Committed};
+use votes::Votes;
 
 /// Most units of one member in a round: as many as its one commitment can hold receipts for.
 pub const UNITS_PER_MEMBER_MAX: usize = RECEIPTS_PER_COMMITMENT_MAX;
@@ -14,13 +20,15 @@ pub const UNITS_PER_MEMBER_MAX: usize = RECEIPTS_PER_COMMITMENT_MAX;
 /// One peer's part of a committed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Entry {
+    /// The stage that it is for.
+    pub stage: u16,
     /// Whose payload it is.
     pub peer: PeerId,
     /// The payload's blob.
     pub payload: Hash,
     /// Its size in bytes.
     pub payload_bytes: u64,
-    /// Tokens that it was made from: its weight.
+    /// Tokens that it was made from, paid or not: its weight.
     pub tokens: u64,
     /// Root of the peer's residual after it.
     pub residual_root: Hash,
@@ -33,9 +41,9 @@ pub struct CommittedSet {
     pub round: u64,
     /// The round's beacon.
     pub beacon: Hash,
-    /// Root of the state that the round started from.
-    pub state_in: Hash,
-    /// The payloads, ordered by peer.
+    /// Roots of the states that the round started from, one per stage.
+    pub state_in: Vec<Hash>,
+    /// The payloads, ordered by stage and peer.
     pub entries: Vec<Entry>,
 }
 
@@ -45,9 +53,16 @@ impl CommittedSet {
         let bytes = borsh::to_vec(self).expect("writing to a vector cannot fail");
         Hash::derive("cairn v1 committed set", &[&bytes])
     }
+
+    /// The payloads of one stage, ordered by peer.
+    pub fn entries_of(&self, stage: u16) -> &[Entry] {
+        let first = self.entries.partition_point(|entry| entry.stage < stage);
+        let len = self.entries[first..].partition_point(|entry| entry.stage == stage);
+        &self.entries[first..first + len]
+    }
 }
 
-/// Units that `members` members can take in one round.
+/// Units that `members` members can take in one round: as many as their commitments can hold receipts for.
 fn units_assigned(members: usize, units: u32) -> u32 {
     let room = members.saturating_mul(UNITS_PER_MEMBER_MAX);
     u32::try_from(room).map_or(units, |room| room.min(units))
@@ -69,25 +84,19 @@ pub fn assignment(members: &[PeerId], beacon: Hash, units: u32) -> Vec<PeerId> {
     turns.take(units_assigned(members.len(), units) as usize).copied().collect()
 }
 
-/// What one member has done in the open round.
+/// What one member has done in the open round, in its stage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slot {
-    /// Whether its attestation counts: it was a member of the round before.
+    /// Whether its attestation counts: it was a member of this stage in the round before.
     pub(crate) voter: bool,
     /// Whether it has said that it leaves.
     pub(crate) leaving: bool,
     /// The starting root that it attested.
     pub(crate) attested: Option<Hash>,
-    /// Its commitment.
-    pub(crate) committed: Option<Committed>,
-}
-
-/// An accepted commitment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Committed {
-    pub(crate) entry: Entry,
-    /// The peer's receipts chain once this commitment is paid.
-    pub(crate) receipts_root: Hash,
+    /// The place of its commitment.
+    pub(crate) committed: Option<usize>,
+    /// The place of its last commitment to this round in another stage.
+    pub(crate) earlier: Option<usize>,
 }
 
 /// The open round.
@@ -105,33 +114,28 @@ pub struct RoundOpen {
     pub deadline_us: u64,
     /// The members, sorted.
     pub members: Arc<[PeerId]>,
-    /// The canonical starting root, once it is known.
-    pub state_root: Option<Hash>,
-    /// Units of the round that are assigned; 0 in the last.
+    /// The stage of each member, in the members' order.
+    pub stages: Arc<[u16]>,
+    /// The canonical starting root of each stage, once it is known.
+    pub state_roots: Vec<Option<Hash>>,
+    /// Units of the round that are assigned; 0 in the last, and while a stage has no member.
     pub units: u32,
+    /// The members of stage 0, sorted: the units are theirs.
+    workers: Arc<[PeerId]>,
     pub(crate) slots: Vec<Slot>,
-    /// Commitments accepted.
-    pub(crate) commitments: usize,
+    commitments: Commitments,
     /// Hash chain over the transactions of the blocks since it opened.
     pub(crate) transcript: Hash,
-    votes: Votes,
+    votes: Vec<Votes>,
+    /// What those did, by stage and peer, who are no longer members of that stage because the round opened again.
+    past: BTreeMap<(u16, PeerId), Slot>,
 }
 
-/// The count of attestations.
-#[derive(Clone, Debug, Default)]
-struct Votes {
-    /// Whether every member's attestation counts, because no voter is left.
-    everyone: bool,
-    /// Voters, less those that left without attesting.
-    electorate: usize,
-    /// Votes for each root.
-    roots: BTreeMap<Hash, usize>,
-}
-
-impl Votes {
-    fn majority(&self) -> Option<Hash> {
-        self.roots.iter().find(|(_, votes)| 2 * **votes > self.electorate).map(|(root, _)| *root)
-    }
+/// One member of a round that opens.
+pub(crate) struct Seat {
+    pub(crate) peer: PeerId,
+    pub(crate) stage: u16,
+    pub(crate) voter: bool,
 }
 
 /// What a round is opened with.
@@ -141,46 +145,85 @@ pub(crate) struct Opening {
     pub(crate) beacon: Hash,
     pub(crate) opened_us: u64,
     pub(crate) deadline_us: u64,
-    pub(crate) state_root: Option<Hash>,
+    pub(crate) state_roots: Vec<Option<Hash>>,
     /// Units to be done; 0 in the last round.
     pub(crate) units: u32,
-    /// The members in ascending order, and whether each is a voter.
-    pub(crate) members: Vec<(PeerId, bool)>,
+    /// The members, in ascending order.
+    pub(crate) members: Vec<Seat>,
 }
 
 impl RoundOpen {
     pub(crate) fn new(opening: Opening) -> Self {
-        let Opening { run, round, beacon, opened_us, deadline_us, state_root, units, members } = opening;
-        let slots = members.iter().map(|(_, voter)| Slot { voter: *voter, ..Slot::default() }).collect();
-        let members: Arc<[PeerId]> = members.into_iter().map(|(peer, _)| peer).collect();
-        let units = units_assigned(members.len(), units);
-        let (commitments, transcript, votes) = (0, Hash::default(), Votes::default());
-        let mut round = Self {
+        let Opening { run, round, beacon, opened_us, deadline_us, state_roots, units, members: seats } = opening;
+        let slots: Vec<Slot> = seats.iter().map(|seat| Slot { voter: seat.voter, ..Slot::default() }).collect();
+        let members: Arc<[PeerId]> = seats.iter().map(|seat| seat.peer).collect();
+        let stages: Arc<[u16]> = seats.iter().map(|seat| seat.stage).collect();
+        let mut staff = vec![0; state_roots.len()];
+        for stage in stages.iter() {
+            staff[usize::from(*stage)] += 1;
+        }
+        let units = units_assigned(staff.into_iter().min().unwrap_or(0), units);
+        let workers = seats.iter().filter(|seat| seat.stage == 0).map(|seat| seat.peer).collect();
+        let votes = Votes::count(&stages, &slots, state_roots.len());
+        let commitments = Commitments::new(state_roots.len());
+        let (transcript, past) = (Hash::default(), BTreeMap::new());
+        Self {
             run,
             round,
             beacon,
             opened_us,
             deadline_us,
             members,
-            state_root,
+            stages,
+            state_roots,
             units,
+            workers,
             slots,
             commitments,
             transcript,
             votes,
-        };
-        round.recount();
-        round
+            past,
+        }
     }
 
-    /// The member of each unit, by unit index.
+    /// Takes over what was done in this round before it opened again with other members.
+    pub(crate) fn resume(&mut self, before: Self) {
+        if !before.commitments.accepted().is_empty() {
+            self.units = self.units.max(before.units);
+        }
+        let mut past = before.past;
+        for ((peer, stage), slot) in before.members.iter().zip(before.stages.iter()).zip(before.slots) {
+            if slot.attested.is_some() || slot.committed.is_some() {
+                past.insert((*stage, *peer), slot);
+            }
+        }
+        let accepted = before.commitments.accepted().iter().enumerate();
+        let newest: BTreeMap<PeerId, usize> =
+            accepted.map(|(place, committed)| (committed.entry.peer, place)).collect();
+        for ((peer, stage), slot) in self.members.iter().zip(self.stages.iter()).zip(&mut self.slots) {
+            if let Some(before) = past.remove(&(*stage, *peer)) {
+                (slot.attested, slot.committed) = (before.attested, before.committed);
+            }
+            slot.earlier = newest.get(peer).copied().filter(|place| Some(*place) != slot.committed);
+        }
+        (self.commitments, self.transcript, self.past) = (before.commitments, before.transcript, past);
+        self.recount();
+    }
+
+    /// The number of stages of the run.
+    pub fn stages_len(&self) -> usize {
+        self.state_roots.len()
+    }
+
+    /// The member of each unit, by unit index. With several stages these are members of stage 0, and only a proposal: any
+    /// member may claim any unit.
     pub fn assignment(&self) -> Vec<PeerId> {
-        assignment(&self.members, self.beacon, self.units)
+        assignment(&self.workers, self.beacon, self.units)
     }
 
-    /// The indices of a peer's units, ascending; none when it is no member.
+    /// The indices of a peer's units, ascending; none when it is no member of stage 0.
     pub fn units_of(&self, peer: &PeerId) -> Vec<u32> {
-        self.rank(peer).map_or_else(Vec::new, |rank| self.units_of_rank(rank).collect())
+        self.workers.binary_search(peer).map_or_else(|_| Vec::new(), |place| self.units_at(place).collect())
     }
 
     /// The name of the unit `index`.
@@ -193,36 +236,69 @@ impl RoundOpen {
         self.rank(peer).is_some()
     }
 
-    /// Whether a member's attestation counts towards the majority: it was a member of the round before, or nobody was.
+    /// The stage of a member in this round.
+    pub fn stage_of(&self, peer: &PeerId) -> Option<u16> {
+        self.rank(peer).map(|rank| self.stages[rank])
+    }
+
+    /// The members of a stage, sorted.
+    pub fn members_of(&self, stage: u16) -> impl Iterator<Item = &PeerId> {
+        self.members.iter().zip(self.stages.iter()).filter(move |(_, of)| **of == stage).map(|(peer, _)| peer)
+    }
+
+    /// The canonical starting root of a stage, once it is known.
+    pub fn state_root_of(&self, stage: u16) -> Option<Hash> {
+        self.state_roots.get(usize::from(stage)).copied().flatten()
+    }
+
+    /// The root of the whole state that the round starts from, once that of every stage is known.
+    pub fn run_root(&self) -> Option<Hash> {
+        self.state_roots.iter().copied().collect::<Option<Vec<Hash>>>().map(|roots| run_root(&roots))
+    }
+
+    /// Whether a member's attestation counts towards the majority of its stage: it was a member of the stage in the round
+    /// before, or nobody was.
     pub fn is_voter(&self, peer: &PeerId) -> bool {
-        self.rank(peer).is_some_and(|rank| self.slots[rank].voter || self.votes.everyone)
+        self.rank(peer).is_some_and(|rank| self.is_counted(rank))
     }
 
     /// The number of commitments accepted so far.
     pub fn commitments_len(&self) -> usize {
-        self.commitments
+        self.commitments.accepted().len()
     }
 
-    /// The commitments accepted so far, ordered by peer.
+    /// The commitments accepted so far, in that order.
     pub fn commitments(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().filter_map(|slot| slot.committed.as_ref()).map(|committed| &committed.entry)
+        self.commitments.accepted().iter().map(|committed| &committed.entry)
     }
 
-    /// A peer's accepted commitment.
+    /// A member's accepted commitment, in its stage.
     pub fn commitment(&self, peer: &PeerId) -> Option<&Entry> {
-        self.slots[self.rank(peer)?].committed.as_ref().map(|committed| &committed.entry)
+        let place = self.slots[self.rank(peer)?].committed?;
+        Some(&self.commitments.accepted()[place].entry)
     }
 
-    /// The starting root that a peer attested.
+    /// Whether a member of the stage has claimed a unit.
+    pub fn is_claimed(&self, stage: u16, unit: u32) -> bool {
+        self.commitments.claims(usize::from(stage), unit)
+    }
+
+    /// The number of units that the members of a stage have claimed.
+    pub fn claimed_len(&self, stage: u16) -> u32 {
+        self.commitments.units_of(usize::from(stage))
+    }
+
+    /// The starting root that a peer attested, of its stage.
     pub fn attestation(&self, peer: &PeerId) -> Option<Hash> {
         self.slots[self.rank(peer)?].attested
     }
 
-    /// The members whose attestation differs from the canonical root, with what they attested; none before it is known.
+    /// The members whose attestation differs from the canonical root of their stage, with what they attested; none of a
+    /// stage whose root is not known.
     pub fn divergent(&self) -> impl Iterator<Item = (PeerId, Hash)> {
-        let pairs = self.members.iter().zip(&self.slots);
-        pairs.filter_map(|(peer, slot)| {
-            let (attested, canonical) = (slot.attested?, self.state_root?);
+        let members = self.members.iter().zip(self.stages.iter()).zip(&self.slots);
+        members.filter_map(|((peer, stage), slot)| {
+            let (attested, canonical) = (slot.attested?, self.state_root_of(*stage)?);
             (attested != canonical).then_some((*peer, attested))
         })
     }
@@ -231,28 +307,75 @@ impl RoundOpen {
         self.members.binary_search(peer).ok()
     }
 
-    /// The units of the member at `rank`, ascending.
-    pub(crate) fn units_of_rank(&self, rank: usize) -> impl Iterator<Item = u32> + use<> {
-        let members = self.members.len();
-        let first = (rank + members - offset(members, self.beacon)) % members;
-        (first..self.units as usize).step_by(members).map(|index| u32::try_from(index).expect("less than the units"))
+    /// Whether a peer votes in a stage of round `next`: it was a member of the stage in this round, the one before. When
+    /// this is the same round, it goes on voting if it did.
+    pub(crate) fn makes_voter(&self, peer: &PeerId, stage: u16, next: u64) -> bool {
+        let rank = self.rank(peer).filter(|rank| self.stages[*rank] == stage);
+        rank.is_some_and(|rank| next > self.round || self.slots[rank].voter)
     }
 
-    /// Whether a block of `time_us` closes the round.
+    pub(crate) fn accepted(&self) -> &[Committed] {
+        self.commitments.accepted()
+    }
+
+    /// Accepts a commitment of the member at `rank`, whose receipts chain is `receipts_root` so far.
+    pub(crate) fn commit(&mut self, rank: usize, entry: Entry, receipts: &[Signed<Receipt>], receipts_root: Hash) {
+        let slot = &mut self.slots[rank];
+        slot.committed = Some(self.commitments.push(entry, receipts, receipts_root, slot.earlier));
+    }
+
+    /// The units of the member of stage 0 at `place`, ascending.
+    fn units_at(&self, place: usize) -> impl Iterator<Item = u32> + use<> {
+        let workers = self.workers.len();
+        let first = (place + workers - offset(workers, self.beacon)) % workers;
+        (first..self.units as usize).step_by(workers).map(|index| u32::try_from(index).expect("less than the units"))
+    }
+
+    /// Whether a block of `time_us` closes the round. With one stage: when everybody committed that has units and stays,
+    /// or from the deadline on when a quorum did. With several: when every stage has done every unit, or from the deadline
+    /// on when a quorum committed and somebody of every stage.
     pub(crate) fn may_close(&self, time_us: u64, quorum: u32) -> bool {
-        let quorum_reached = self.commitments as u64 >= u64::from(quorum);
-        self.commitments > 0 && ((time_us >= self.deadline_us && quorum_reached) || self.awaits_nobody())
+        let stages = 0..self.stages_len();
+        let quorum_reached = self.commitments_len() as u64 >= u64::from(quorum);
+        let everywhere = stages.clone().all(|stage| self.commitments.len_of(stage) > 0);
+        let complete = match self.stages_len() {
+            1 => self.awaits_nobody(),
+            _ => stages.into_iter().all(|stage| self.commitments.units_of(stage) >= self.units),
+        };
+        everywhere && ((time_us >= self.deadline_us && quorum_reached) || complete)
     }
 
-    /// Whether every member that has units committed or left.
+    /// Whether every member that has units committed or left; for a run of one stage.
     fn awaits_nobody(&self) -> bool {
         let mut slots = self.slots.iter().enumerate();
-        slots.all(|(rank, slot)| slot.committed.is_some() || slot.leaving || self.units_of_rank(rank).next().is_none())
+        slots.all(|(rank, slot)| slot.committed.is_some() || slot.leaving || self.units_at(rank).next().is_none())
     }
 
-    /// Whether nobody is left that could ever close the round.
-    pub(crate) fn is_vacant(&self) -> bool {
-        self.commitments == 0 && self.slots.iter().all(|slot| slot.leaving)
+    /// Whether the member at `rank` let the round pass. With one stage: it had units and did not commit. With several
+    /// nobody owes units; it neither committed nor attested, and did not say that it leaves.
+    pub(crate) fn missed(&self, rank: usize) -> bool {
+        let slot = &self.slots[rank];
+        match self.stages_len() {
+            1 => slot.committed.is_none() && self.units_at(rank).next().is_some(),
+            _ => slot.committed.or(slot.earlier).is_none() && slot.attested.is_none() && !slot.leaving,
+        }
+    }
+
+    /// The stages in which nobody has committed, and nobody is left who could. Of several stages one also counts whose
+    /// members let the deadline pass: the other stages cannot wait for ever. `rounds` is the charter's, after which only
+    /// roots are missing.
+    pub(crate) fn deserted(&self, time_us: u64, rounds: u64) -> Vec<u16> {
+        let late = self.stages_len() > 1 && time_us >= self.deadline_us;
+        let mut stays = vec![false; self.stages_len()];
+        for (stage, slot) in self.stages.iter().zip(&self.slots).filter(|_| !late) {
+            stays[usize::from(*stage)] |= !slot.leaving;
+        }
+        let done = |stage: usize| match self.round == rounds {
+            true => self.state_roots[stage].is_some(),
+            false => self.commitments.len_of(stage) > 0,
+        };
+        let stages = (0..self.stages_len()).filter(|stage| !stays[*stage] && !done(*stage));
+        stages.map(|stage| u16::try_from(stage).expect("a run has at most 256 stages")).collect()
     }
 
     /// Records that a member said it leaves, or took that back.
@@ -263,37 +386,42 @@ impl RoundOpen {
 
     /// Counts a member's first attestation.
     pub(crate) fn attest(&mut self, rank: usize, root: Hash) {
+        let counted = self.is_counted(rank);
         let slot = &mut self.slots[rank];
-        if slot.attested.replace(root).is_some() || !(slot.voter || self.votes.everyone) {
+        if slot.attested.replace(root).is_some() || !counted {
             return;
         }
         if slot.leaving {
             self.recount();
         } else {
-            *self.votes.roots.entry(root).or_insert(0) += 1;
+            self.votes[usize::from(self.stages[rank])].add(root);
         }
     }
 
-    /// The root that is canonical now and was not before.
-    pub(crate) fn take_majority(&mut self) -> Option<Hash> {
-        if self.state_root.is_some() {
-            return None;
-        }
-        self.state_root = self.votes.majority();
-        self.state_root
-    }
-
-    /// Counts the attestations anew: of the voters that attested or stay, or of everyone when there are none.
-    fn recount(&mut self) {
-        let counts = |slot: &&Slot| slot.attested.is_some() || !slot.leaving;
-        let everyone = !self.slots.iter().filter(|slot| slot.voter).any(|slot| counts(&slot));
-        let mut votes = Votes { everyone, ..Votes::default() };
-        for slot in self.slots.iter().filter(|slot| slot.voter || everyone).filter(counts) {
-            votes.electorate += 1;
-            if let Some(root) = slot.attested {
-                *votes.roots.entry(root).or_insert(0) += 1;
+    /// The stages whose root is canonical now and was not before. `late` once the deadline has passed: of several stages
+    /// one in which half of the voters have vanished must not stop the others.
+    pub(crate) fn take_majorities(&mut self, late: bool) -> Vec<(u16, Hash)> {
+        let mut taken = Vec::new();
+        for ((root, votes), stage) in self.state_roots.iter_mut().zip(&self.votes).zip(0..) {
+            if root.is_none() {
+                *root = if late { votes.late_majority() } else { votes.majority() };
+                taken.extend(root.map(|root| (stage, root)));
             }
         }
-        self.votes = votes;
+        taken
+    }
+
+    /// Whether the deadline alone makes a root canonical.
+    pub(crate) fn has_late_majority(&self) -> bool {
+        let open = self.state_roots.iter().zip(&self.votes).filter(|(root, _)| root.is_none());
+        self.stages_len() > 1 && open.into_iter().any(|(_, votes)| votes.late_majority().is_some())
+    }
+
+    fn is_counted(&self, rank: usize) -> bool {
+        self.slots[rank].voter || self.votes[usize::from(self.stages[rank])].everyone
+    }
+
+    fn recount(&mut self) {
+        self.votes = Votes::count(&self.stages, &self.slots, self.stages_len());
     }
 }

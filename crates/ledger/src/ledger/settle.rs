@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use wire::{Hash, PeerId};
+use wire::{Hash, StageTerms};
 
 use crate::accounts::Standing;
 use crate::ledger::membership::NextRound;
-use crate::ledger::round::{CommittedSet, RoundOpen};
-use crate::ledger::state::{Applied, MISSED_ROUNDS_MAX, ROUNDS_KEPT, State, Terms};
+use crate::ledger::round::{CommittedSet, Entry, RoundOpen};
+use crate::ledger::state::{Applied, Canonical, MISSED_ROUNDS_MAX, ROUNDS_KEPT, State, Terms};
 
 /// What a block's place in the chain gives to the fold.
 #[derive(Clone, Copy)]
@@ -34,34 +34,54 @@ impl State {
             let parts = [&round.transcript.0[..], &point.transactions_root.0];
             round.transcript = Hash::derive("cairn v1 round transcript", &parts);
         }
+        if self.round.as_ref().is_some_and(|round| round.stages_len() > 1 && time_us >= round.deadline_us) {
+            self.take_majorities(true, applied);
+        }
         match &self.round {
-            None if self.joining >= terms.charter.start_members as usize => {
-                let genesis = terms.charter.genesis_state;
-                applied.canonical = Some((0, genesis));
-                let next = NextRound { round: 0, beacon: point.beacon(0), state_root: Some(genesis), time_us };
+            None if self.may_start(terms) => {
+                let roots: Vec<Hash> = terms.charter.stages.iter().map(|stage| stage.genesis_state).collect();
+                let canonical = roots.iter().zip(0..).map(|(root, stage)| Canonical { round: 0, stage, root: *root });
+                applied.canonical.extend(canonical);
+                let state_roots = roots.into_iter().map(Some).collect();
+                let next = NextRound { round: 0, beacon: point.beacon(0), state_roots, time_us, before: None };
                 self.open_round_with(terms, next, applied);
             }
             Some(round) if round.may_close(time_us, terms.charter.quorum) => {
                 let number = round.round.checked_add(1).expect("the charter's rounds fit");
-                self.close(terms, applied);
-                let next = NextRound { round: number, beacon: point.beacon(number), state_root: None, time_us };
+                let before = self.close(terms, applied);
+                let (beacon, state_roots) = (point.beacon(number), vec![None; before.stages_len()]);
+                let next = NextRound { round: number, beacon, state_roots, time_us, before: Some(&before) };
                 self.open_round_with(terms, next, applied);
             }
-            Some(round) if round.is_vacant() && self.joining > 0 && !self.is_finished(terms.charter) => {
-                let (round, beacon, state_root) = (round.round, round.beacon, round.state_root);
-                self.open_round_with(terms, NextRound { round, beacon, state_root, time_us }, applied);
+            Some(_) if !self.is_finished(terms.charter) => {
+                let deserted = self.relieved(terms, time_us);
+                if !deserted.is_empty() {
+                    self.open_again(terms, &deserted, time_us, applied);
+                }
             }
             None | Some(_) => {}
         }
         applied.finished = self.is_finished(terms.charter);
     }
 
-    fn close(&mut self, terms: &Terms<'_>, applied: &mut Applied) {
+    /// Whether a block without transactions changes something once its time is the open round's deadline.
+    pub(crate) fn is_due_at_deadline(&self, terms: &Terms<'_>) -> bool {
+        let Some(round) = self.round.as_ref().filter(|_| !self.is_finished(terms.charter)) else { return false };
+        let late = u64::MAX;
+        round.may_close(late, terms.charter.quorum)
+            || round.has_late_majority()
+            || !self.relieved(terms, late).is_empty()
+    }
+
+    /// Closes the open round, and gives it.
+    fn close(&mut self, terms: &Terms<'_>, applied: &mut Applied) -> RoundOpen {
         let round = self.round.take().expect("a round is open");
         self.pay(terms, &round);
         self.count_missed(&round, applied);
-        let state_in = round.state_root.expect("commitments are accepted only once the root is known");
-        let entries = round.commitments().copied().collect();
+        let roots = round.state_roots.iter();
+        let state_in = roots.map(|root| root.expect("a stage commits only once its root is known")).collect();
+        let mut entries: Vec<Entry> = round.commitments().copied().collect();
+        entries.sort_by_key(|entry| (entry.stage, entry.peer));
         let set = CommittedSet { round: round.round, beacon: round.beacon, state_in, entries };
         self.totals.history = Hash::derive("cairn v1 history", &[&self.totals.history.0, &set.digest().0]);
         self.totals.rounds = sum(self.totals.rounds, 1);
@@ -71,48 +91,77 @@ impl State {
         }
         self.recent.push_back(Arc::clone(&set));
         applied.closed = Some(set);
+        round
     }
 
-    /// Mints the round's shares over its accepted units. Units have equal tokens, so they get equal shares; what the
-    /// division leaves goes to the unit with the lowest index.
+    /// Mints the round's shares over its paid units: first over the stages by their weights, then in each stage equally,
+    /// because units have equal tokens. What the first division leaves goes to stage 0, what the second leaves to the
+    /// stage's lowest paid unit.
     fn pay(&mut self, terms: &Terms<'_>, round: &RoundOpen) {
-        let units = |rank: usize| round.units_of_rank(rank).count() as u64;
-        let ranks = || (0..round.members.len()).filter(|rank| round.slots[*rank].committed.is_some());
-        let units_paid: u64 = ranks().map(units).sum();
-        assert!(units_paid > 0, "round {} closes with {} commitments and no unit", round.round, round.commitments);
         let minted = terms.charter.shares_per_round;
-        let (each, rest) = (minted / units_paid, minted % units_paid);
-        let lowest = ranks().min_by_key(|rank| round.units_of_rank(*rank).next());
-        for rank in ranks() {
-            let committed = round.slots[rank].committed.as_ref().expect("ranks with a commitment");
-            let receipts = units(rank);
-            let shares = each * receipts + if lowest == Some(rank) { rest } else { 0 };
+        let mut purses = purses(minted, &terms.charter.stages);
+        for committed in round.accepted() {
+            let purse = &mut purses[usize::from(committed.entry.stage)];
+            purse.units += u64::from(committed.paid);
+            purse.lowest = purse.lowest.min(committed.lowest);
+        }
+        for committed in round.accepted() {
+            let purse = purses[usize::from(committed.entry.stage)];
+            assert!(purse.units > 0, "stage {} of round {} pays no unit", committed.entry.stage, round.round);
+            let units = u64::from(committed.paid);
+            let rest =
+                if committed.paid > 0 && committed.lowest == purse.lowest { purse.shares % purse.units } else { 0 };
+            let tokens = units.checked_mul(terms.charter.unit_tokens).expect("the charter's totals fit in 64 bits");
             let account = self.accounts.get_mut(&committed.entry.peer).expect("a member has an account");
-            account.shares = sum(account.shares, shares);
-            account.tokens = sum(account.tokens, committed.entry.tokens);
-            account.receipts = sum(account.receipts, receipts);
+            account.shares = sum(account.shares, purse.shares / purse.units * units + rest);
+            account.tokens = sum(account.tokens, tokens);
+            account.receipts = sum(account.receipts, units);
             account.receipts_root = committed.receipts_root;
-            account.rounds = sum(account.rounds, 1);
+            account.rounds = sum(account.rounds, u64::from(!committed.again));
             account.missed = 0;
-            self.totals.tokens = sum(self.totals.tokens, committed.entry.tokens);
+            self.totals.tokens = sum(self.totals.tokens, tokens);
+            self.totals.receipts = sum(self.totals.receipts, units);
         }
         self.totals.supply = sum(self.totals.supply, minted);
-        self.totals.receipts = sum(self.totals.receipts, units_paid);
     }
 
-    /// Counts a missed round for each member that had units and committed nothing, and drops who missed too many.
+    /// Counts a missed round for each member that let it pass, and drops who missed too many.
     fn count_missed(&mut self, round: &RoundOpen, applied: &mut Applied) {
-        let idle = |rank: &usize| round.slots[*rank].committed.is_none() && round.units_of_rank(*rank).next().is_some();
-        let missing: Vec<PeerId> = (0..round.members.len()).filter(idle).map(|rank| round.members[rank]).collect();
-        for peer in missing {
-            let account = self.accounts.get_mut(&peer).expect("a member has an account");
-            account.missed += 1;
+        for (rank, peer) in round.members.iter().enumerate() {
+            let missed = round.missed(rank);
+            let attested = round.stages_len() > 1 && round.slots[rank].attested.is_some();
+            if !missed && !attested {
+                continue;
+            }
+            let account = self.accounts.get_mut(peer).expect("a member has an account");
+            account.missed = if missed { account.missed + 1 } else { 0 };
             if account.missed >= MISSED_ROUNDS_MAX && account.standing == Standing::Member {
                 account.standing = Standing::Out;
-                applied.dropped.push(peer);
+                applied.dropped.push(*peer);
             }
         }
     }
+}
+
+/// What one stage is paid for a round.
+#[derive(Clone, Copy)]
+struct Purse {
+    shares: u64,
+    /// Its paid units.
+    units: u64,
+    /// The lowest of them.
+    lowest: u32,
+}
+
+/// Splits a round's shares over the stages by weight.
+fn purses(minted: u64, stages: &[StageTerms]) -> Vec<Purse> {
+    let weights: u128 = stages.iter().map(|stage| u128::from(stage.weight)).sum();
+    let part = |weight: u32| u128::from(minted) * u128::from(weight) / weights;
+    let shares = stages.iter().map(|stage| u64::try_from(part(stage.weight)).expect("at most what is minted"));
+    let mut purses: Vec<Purse> = shares.map(|shares| Purse { shares, units: 0, lowest: u32::MAX }).collect();
+    let rest = minted - purses.iter().map(|purse| purse.shares).sum::<u64>();
+    purses[0].shares += rest;
+    purses
 }
 
 /// Adds amounts that the charter keeps below 2^64.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 use wire::merkle::{self, Tree};
-use wire::{Action, BlockHeader, Charter, Hash, PeerId, RunId, Signed, Transaction};
+use wire::{Action, BlockHeader, Charter, Commitment, Hash, PeerId, RunId, Signed, Transaction};
 
-use crate::accounts::{Account, Accounts, Changes, chain};
+use crate::accounts::{Account, Accounts, Changes};
 use crate::error::Rejection;
-use crate::ledger::round::{Committed, CommittedSet, Entry, RoundOpen};
+use crate::ledger::round::{CommittedSet, Entry, RoundOpen};
 
 /// Most accounts of a run.
 pub const ACCOUNTS_MAX: usize = 65_536;
-/// Rounds in a row that a member with units may miss; at this number it is dropped, and may join again.
+/// Rounds in a row that a member may miss (see [`Account::missed`]); at this number it is dropped, and may join again.
 pub const MISSED_ROUNDS_MAX: u32 = 3;
 /// Closed committed sets that the ledger keeps.
 pub const ROUNDS_KEPT: usize = 64;
@@ -32,7 +32,7 @@ pub struct Totals {
     pub run: RunId,
     /// Shares minted, in micro-shares: the sum over all accounts.
     pub supply: u64,
-    /// Tokens of all paid units.
+    /// Tokens of all paid units, once for each stage that they passed.
     pub tokens: u64,
     /// Receipts paid.
     pub receipts: u64,
@@ -42,6 +42,17 @@ pub struct Totals {
     pub history: Hash,
 }
 
+/// A root that became canonical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canonical {
+    /// The round that starts from the state.
+    pub round: u64,
+    /// The stage whose state it is.
+    pub stage: u16,
+    /// The state's root.
+    pub root: Hash,
+}
+
 /// What a block did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -49,16 +60,23 @@ pub struct Applied {
     pub height: u64,
     /// The set of the round that it closed.
     pub closed: Option<Arc<CommittedSet>>,
-    /// The round that it opened, or opened again with new members because all had left.
+    /// The round that it opened, or opened again with new members because all of a stage had left or let it pass.
     pub opened: Option<u64>,
-    /// The round whose starting root became canonical, and the root.
-    pub canonical: Option<(u64, Hash)>,
+    /// The starting roots that became canonical, in the order in which they did.
+    pub canonical: Vec<Canonical>,
     /// Members whose attestation was found to differ from the canonical root, in the order of the discovery.
     pub divergent: Vec<PeerId>,
-    /// Members dropped for [`MISSED_ROUNDS_MAX`] missed rounds.
+    /// Members dropped for [`MISSED_ROUNDS_MAX`] missed rounds, or for their silence in a deserted stage.
     pub dropped: Vec<PeerId>,
     /// Whether the run is finished after it.
     pub finished: bool,
+}
+
+impl Applied {
+    /// Whether the block's time changed nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.opened.is_none() && self.canonical.is_empty()
+    }
 }
 
 /// The fixed terms that the fold needs.
@@ -90,7 +108,7 @@ pub(crate) struct RoundLeaf {
     deadline_us: u64,
     members: Hash,
     commitments: u64,
-    state_root: Option<Hash>,
+    state_roots: Vec<Option<Hash>>,
     transcript: Hash,
 }
 
@@ -125,9 +143,9 @@ impl State {
         state
     }
 
-    /// Whether the final state is attested.
+    /// Whether the final state of every stage is attested.
     pub(crate) fn is_finished(&self, charter: &Charter) -> bool {
-        self.round.as_ref().is_some_and(|round| round.round == charter.rounds && round.state_root.is_some())
+        self.round.as_ref().is_some_and(|round| round.round == charter.rounds && round.run_root().is_some())
     }
 
     /// Accepts one transaction whose signatures were checked.
@@ -140,45 +158,53 @@ impl State {
         self.check(terms, transaction)?;
         let signer = transaction.signer;
         match &transaction.body.action {
-            Action::Join { .. } => self.join(signer),
+            Action::Join { stage, .. } => self.join(signer, *stage),
             Action::Leave { .. } => self.leave(signer),
             Action::Attest(attestation) => self.attest(signer, attestation.state_root, applied),
-            Action::Commit(commitment) => {
-                let round = self.round.as_mut().expect("checked: a round is open");
-                let rank = round.rank(&signer).expect("checked: the signer is a member");
-                let account = self.accounts.get(&signer).expect("a member has an account");
-                let receipts = commitment.receipts.iter();
-                let entry = Entry {
-                    peer: signer,
-                    payload: commitment.payload,
-                    payload_bytes: commitment.payload_bytes,
-                    tokens: commitment.tokens(),
-                    residual_root: commitment.residual_root,
-                };
-                let receipts_root = receipts.fold(account.receipts_root, |root, receipt| chain(root, &receipt.body));
-                round.slots[rank].committed = Some(Committed { entry, receipts_root });
-                round.commitments += 1;
-            }
+            Action::Commit(commitment) => self.commit(signer, commitment),
         }
-        self.take_majority(applied);
+        self.take_majorities(false, applied);
         Ok(())
+    }
+
+    fn commit(&mut self, signer: PeerId, commitment: &Commitment) {
+        let round = self.round.as_mut().expect("checked: a round is open");
+        let rank = round.rank(&signer).expect("checked: the signer is a member");
+        let account = self.accounts.get_mut(&signer).expect("a member has an account");
+        let entry = Entry {
+            stage: round.stages[rank],
+            peer: signer,
+            payload: commitment.payload,
+            payload_bytes: commitment.payload_bytes,
+            tokens: commitment.tokens(),
+            residual_root: commitment.residual_root,
+        };
+        round.commit(rank, entry, &commitment.receipts, account.receipts_root);
+        account.counter += commitment.receipts.len() as u64;
     }
 
     fn attest(&mut self, signer: PeerId, root: Hash, applied: &mut Applied) {
         let round = self.round.as_mut().expect("checked: a round is open");
         let rank = round.rank(&signer).expect("checked: the signer is a member");
         round.attest(rank, root);
-        if round.state_root.is_some_and(|canonical| canonical != root) {
+        if round.state_root_of(round.stages[rank]).is_some_and(|canonical| canonical != root) {
             self.record_divergence(signer, applied);
         }
     }
 
-    /// Makes a root canonical once a majority attests it, and records who differs.
-    pub(crate) fn take_majority(&mut self, applied: &mut Applied) {
+    /// Makes roots canonical that a majority attests, and records who differs. `late` once the deadline has passed.
+    pub(crate) fn take_majorities(&mut self, late: bool, applied: &mut Applied) {
         let Some(round) = &mut self.round else { return };
-        let Some(root) = round.take_majority() else { return };
-        applied.canonical = Some((round.round, root));
-        let divergent: Vec<PeerId> = round.divergent().map(|(peer, _)| peer).collect();
+        let taken = round.take_majorities(late);
+        if taken.is_empty() {
+            return;
+        }
+        let number = round.round;
+        let differs =
+            |peer: &PeerId| round.stage_of(peer).is_some_and(|of| taken.iter().any(|(stage, _)| *stage == of));
+        let divergent: Vec<PeerId> = round.divergent().map(|(peer, _)| peer).filter(differs).collect();
+        let canonical = taken.into_iter().map(|(stage, root)| Canonical { round: number, stage, root });
+        applied.canonical.extend(canonical);
         for peer in divergent {
             self.record_divergence(peer, applied);
         }
@@ -219,8 +245,8 @@ impl State {
             opened_us: round.opened_us,
             deadline_us: round.deadline_us,
             members: self.members_root,
-            commitments: round.commitments as u64,
-            state_root: round.state_root,
+            commitments: round.commitments_len() as u64,
+            state_roots: round.state_roots.clone(),
             transcript: round.transcript,
         });
         [Leaf::Totals(self.totals).hash(), Leaf::Round(round).hash()]

@@ -31,7 +31,9 @@ fn an_account_has_its_frozen_bytes() {
     let account = Account {
         peer: PeerId([1; 32]),
         standing: Standing::Member,
+        stage: 10,
         sequence: 2,
+        counter: 11,
         shares: 3,
         tokens: 4,
         receipts: 5,
@@ -40,8 +42,8 @@ fn an_account_has_its_frozen_bytes() {
         missed: 8,
         divergences: 9,
     };
-    let numbers: String = (2..=5).map(number).collect();
-    let expected = format!("{}02{numbers}{}{}08000000{}", bytes(1, 32), bytes(6, 32), number(7), number(9));
+    let numbers: String = [2, 11, 3, 4, 5].map(number).concat();
+    let expected = format!("{}020a00{numbers}{}{}08000000{}", bytes(1, 32), bytes(6, 32), number(7), number(9));
     assert_eq!(hex_of(&account), expected);
     let standings = [Standing::Out, Standing::Joining, Standing::Member, Standing::Leaving];
     assert_eq!(standings.map(|standing| hex_of(&standing)), ["00", "01", "02", "03"]);
@@ -54,17 +56,18 @@ fn totals_and_committed_sets_have_their_frozen_bytes() {
     let numbers: String = (2..=5).map(number).collect();
     assert_eq!(hex_of(&totals), format!("{}{numbers}{}", bytes(1, 32), bytes(6, 32)));
     let entry = Entry {
+        stage: 9,
         peer: PeerId([4; 32]),
         payload: Hash([5; 32]),
         payload_bytes: 6,
         tokens: 7,
         residual_root: Hash([8; 32]),
     };
-    let set = CommittedSet { round: 1, beacon: Hash([2; 32]), state_in: Hash([3; 32]), entries: vec![entry] };
-    let first = [number(1), bytes(2, 32), bytes(3, 32), "01000000".into()].concat();
-    let rest = [bytes(4, 32), bytes(5, 32), number(6), number(7), bytes(8, 32)].concat();
+    let set = CommittedSet { round: 1, beacon: Hash([2; 32]), state_in: vec![Hash([3; 32])], entries: vec![entry] };
+    let first = [number(1), bytes(2, 32), "01000000".into(), bytes(3, 32), "01000000".into()].concat();
+    let rest = ["0900".into(), bytes(4, 32), bytes(5, 32), number(6), number(7), bytes(8, 32)].concat();
     assert_eq!(hex_of(&set), first + &rest);
-    assert_eq!(set.digest().to_string(), "21cc2b3fa2689b902fda4401279b1d1f10fd5cb7407483b2b2e0685a57ee0f32");
+    assert_eq!(set.digest().to_string(), "51226bad64d7c9323cd247df376b4de5b88c3eff9ebef479ca9fc720dd25bae8");
 }
 
 /// The roots of a whole small run: whatever changes them makes peers of two versions part.
@@ -82,11 +85,11 @@ fn a_run_has_its_frozen_roots() {
     roots.push(world.ledger.root());
     let roots: Vec<String> = roots.iter().map(Hash::to_string).collect();
     let frozen = [
-        "478af982b9bc1b975d8d35f3786e0179bed4def190c359baaaf2c788e2d5f99b",
-        "ecf380aad903f7424959bc9262637d567fa8d65e74ca184d1a8defe9595f7688",
-        "df05ec3571683551dfae6cc5dfceb4b9d3cb197e030c4b58883414c8724d0c6c",
-        "3078155cc0ea91d7d7ad0014bde1fbaefc5e74aaa64d3b31bdf3a0cd58804d09",
-        "90661fed53d325d6154414ebc9470c438c5bb06d04a97708835da5a565173698",
+        "5f0adea7c6d45136e75be8add7773ad00fc93c32ce6bcb6e4a9f7cfbcb43e2e0",
+        "d21a7dbe67675b516ee0898c3795364c44f179177584e229bfefaaefff649cc2",
+        "dbd99ab6451f9aba4fcd07fed916728af23954d70c17bf443c47829ad8995367",
+        "0cc51b6335ae6967faaccea6579d472a4001f47f89773532dd4b9a53f3924f02",
+        "87ef7bf848649f460c07997aad80a4ec872dfa91ba2cdea7d281e5fc73179087",
     ];
     assert_eq!(roots, frozen);
 }

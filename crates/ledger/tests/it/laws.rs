@@ -6,18 +6,19 @@ use ledger::{Applied, Ledger};
 use proptest::prelude::*;
 use wire::{Action, Hash, Identity, Transaction, Verified};
 
-use crate::support::{ROUND_US, World, state_after};
+use crate::support::{ROUND_US, World, stage_terms};
 
 const PEERS: u8 = 6;
 
 /// One thing that a peer tries; most are not possible at most times.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Join(usize),
+    Join(usize, u16),
     Leave(usize),
     Attest(usize),
     Lie(usize),
-    Commit(usize),
+    /// A commitment: with one stage to the assigned units, with several to those whose bit is set, from the highest down.
+    Commit(usize, u8),
     /// A commitment with a receipt that claims too much.
     Overclaim(usize),
     /// Submits the n-th transaction ever made once more.
@@ -32,16 +33,22 @@ fn step(lies: bool) -> impl Strategy<Value = Step> {
     let peer = 0..usize::from(PEERS);
     let lie = if lies { 2 } else { 0 };
     prop_oneof![
-        4 => peer.clone().prop_map(Step::Join),
+        4 => (peer.clone(), 0u16..4).prop_map(|(peer, stage)| Step::Join(peer, stage)),
         1 => peer.clone().prop_map(Step::Leave),
         6 => peer.clone().prop_map(Step::Attest),
         lie => peer.clone().prop_map(Step::Lie),
-        8 => peer.clone().prop_map(Step::Commit),
+        8 => (peer.clone(), any::<u8>()).prop_map(|(peer, units)| Step::Commit(peer, units)),
         lie => peer.prop_map(Step::Overclaim),
         2 => (0usize..1000).prop_map(Step::Replay),
         6 => Just(Step::Block),
         1 => Just(Step::Deadline),
     ]
+}
+
+/// The units below seven whose bit is set, from the highest down; unit 0 when there is none.
+fn units(bits: u8) -> Vec<u32> {
+    let units: Vec<u32> = (0..7).rev().filter(|unit| bits & (1 << unit) != 0).collect();
+    if units.is_empty() { vec![0] } else { units }
 }
 
 /// Plays steps against a ledger, and checks the laws after each block.
@@ -54,8 +61,10 @@ struct Play {
 }
 
 impl Play {
-    fn new() -> Self {
+    fn new(stages: u8) -> Self {
         let world = World::with(PEERS, |charter| {
+            charter.stages = (0..stages).map(stage_terms).collect();
+            charter.stages[0].weight = 3;
             charter.rounds = 4;
             charter.start_members = 3;
             charter.quorum = 2;
@@ -70,11 +79,16 @@ impl Play {
         let peer = |number: usize| -> &Identity { &world.peers[number] };
         let started = world.ledger.round().is_some();
         match step {
-            Step::Join(number) => Some(world.join(peer(number))),
+            Step::Join(number, stage) => {
+                Some(world.join_stage(peer(number), stage % world.ledger.charter().stages_len()))
+            }
             Step::Leave(number) => Some(world.leave(peer(number))),
-            Step::Attest(number) if started => Some(world.attest(peer(number), state_after(&world.ledger))),
+            Step::Attest(number) if started => Some(world.attest_honestly(peer(number))),
             Step::Lie(number) if started => Some(world.attest(peer(number), Hash::of(&[number as u8 % 2]))),
-            Step::Commit(number) if started => Some(world.commit(peer(number))),
+            Step::Commit(number, bits) if started => Some(match world.round().stages_len() {
+                1 => world.commit(peer(number)),
+                _ => world.commit_units(peer(number), &units(bits)),
+            }),
             Step::Overclaim(number) if started => {
                 let mut commitment = world.commitment(peer(number));
                 let last = commitment.receipts.pop()?.body;
@@ -85,6 +99,11 @@ impl Play {
             Step::Replay(which) => self.made.get(which % self.made.len().max(1)).cloned(),
             _ => None,
         }
+    }
+
+    /// The stage in which a peer is at home.
+    fn home(&self, number: usize) -> u16 {
+        u16::try_from(number).expect("few peers") % self.world.ledger.charter().stages_len()
     }
 
     fn step(&mut self, step: Step) {
@@ -124,6 +143,11 @@ impl Play {
         assert_eq!(accounts.map(|account| account.tokens).sum::<u64>(), totals.tokens);
         assert_eq!(ledger.supply(), totals.rounds * charter.shares_per_round);
         assert_eq!(totals.tokens, totals.receipts * charter.unit_tokens);
+        for account in ledger.accounts() {
+            assert!(account.receipts <= account.counter && account.rounds <= totals.rounds);
+        }
+        let due = ledger.closes_at_us().map(|at| ledger.propose(&self.world.validator, at, Vec::new()).is_some());
+        assert_ne!(due, Some(false), "what is due changes something");
         for transaction in &self.accepted {
             assert!(ledger.check(transaction).is_err(), "accepted twice: {transaction:?}");
         }
@@ -134,12 +158,20 @@ impl Play {
         let (ledger, mut units) = (&self.world.ledger, BTreeSet::new());
         for account in ledger.accounts() {
             let paid = ledger.paid_receipts(&account.peer, &self.world.blocks);
-            units.extend(paid.iter().map(|receipt| receipt.body.unit));
+            units.extend(paid.iter().map(|receipt| (receipt.body.stage, receipt.body.unit)));
             let piece = ledger.piece(&account.peer, paid).expect("there is a block");
             let summary = piece.verify().expect("the ledger's own piece verifies");
             assert_eq!(summary.shares, account.shares);
         }
         assert_eq!(units.len() as u64, ledger.totals().receipts);
+        for set in ledger.recent() {
+            let places =
+                set.entries.windows(2).map(|pair| (pair[0].stage, pair[0].peer) < (pair[1].stage, pair[1].peer));
+            assert!(places.into_iter().all(|ascends| ascends), "entries are ordered by stage and peer");
+            for stage in 0..ledger.charter().stages_len() {
+                assert!(!set.entries_of(stage).is_empty(), "every stage has a part in every set");
+            }
+        }
     }
 
     /// Everybody takes part again and is honest; gives the blocks until the run is finished.
@@ -149,14 +181,17 @@ impl Play {
                 return blocks;
             }
             for number in 0..usize::from(PEERS) {
-                self.step(Step::Join(number));
+                self.step(Step::Join(number, self.home(number)));
                 self.step(Step::Attest(number));
             }
             self.block(1);
             for number in 0..usize::from(PEERS) {
-                self.step(Step::Commit(number));
+                self.step(Step::Commit(number, u8::MAX));
             }
             self.block(1);
+            if self.world.ledger.charter().stages_len() > 1 {
+                self.block(ROUND_US);
+            }
         }
         panic!("no progress: {:?}", self.world.round());
     }
@@ -166,8 +201,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn safe_whatever_peers_do(steps in prop::collection::vec(step(true), 1..160)) {
-        let mut play = Play::new();
+    fn safe_whatever_peers_do(stages in 1u8..=4, steps in prop::collection::vec(step(true), 1..160)) {
+        let mut play = Play::new(stages);
         for step in steps {
             play.step(step);
         }
@@ -177,14 +212,16 @@ proptest! {
 
     #[test]
     fn honest_peers_finish_after_any_history_of_honest_attestations(
+        stages in 1u8..=4,
         steps in prop::collection::vec(step(false), 1..160),
     ) {
-        let mut play = Play::new();
+        let mut play = Play::new(stages);
         for step in steps {
             play.step(step);
         }
         let blocks = play.heal();
-        prop_assert!(blocks <= 12, "it took {blocks} pairs of blocks");
+        let most = if stages == 1 { 12 } else { 16 };
+        prop_assert!(blocks <= most, "it took {blocks} groups of blocks");
         play.check_receipts();
     }
 }

@@ -8,3 +8,4 @@ mod membership;
 mod piece;
 mod rejections;
 mod rounds;
+mod stages;

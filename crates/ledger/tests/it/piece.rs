@@ -103,7 +103,7 @@ fn each_tampering_has_its_own_answer() {
     assert_eq!(borrowed, PieceError::ReceiptSigner { place: 1, signer: stranger.id() });
     let unsigned = error(|piece| piece.receipts[3] = forge(&piece.receipts[3], |receipt| receipt.tokens += 1));
     assert_eq!(unsigned, PieceError::ReceiptSignature { place: 3 });
-    assert_eq!(error(|piece| piece.receipts.swap(0, 1)), PieceError::ReceiptCounter { place: 0, got: 1 });
+    assert_eq!(error(|piece| piece.receipts.swap(0, 1)), PieceError::ReceiptCounter { place: 1, got: 0 });
     let rewritten = error(|piece| {
         let mut receipt = piece.receipts[5].body.clone();
         receipt.output_root = Hash::of(b"another output");
@@ -124,9 +124,9 @@ fn text_that_is_no_piece_is_refused_with_the_place() {
         let error = Piece::from_json(&json.as_bytes()[..cut]).unwrap_err();
         assert!(matches!(&error, PieceError::Json { detail } if detail.contains("EOF")), "{cut}: {error}");
     }
-    let later = json.replacen("\"version\": 1", "\"version\": 2", 1);
-    assert_eq!(Piece::from_json(later.as_bytes()), Err(PieceError::Version { expected: 1, got: 2 }));
-    let extra = json.replacen("\"version\": 1", "\"version\": 1, \"owner\": \"me\"", 1);
+    let later = json.replacen("\"version\": 2", "\"version\": 3", 1);
+    assert_eq!(Piece::from_json(later.as_bytes()), Err(PieceError::Version { expected: 2, got: 3 }));
+    let extra = json.replacen("\"version\": 2", "\"version\": 2, \"owner\": \"me\"", 1);
     assert!(Piece::from_json(extra.as_bytes()).unwrap_err().to_string().contains("unknown field `owner`"));
     let hex = json.replacen(&piece.account.peer.to_string(), "zz", 1);
     assert!(Piece::from_json(hex.as_bytes()).unwrap_err().to_string().contains("is not 64 hexadecimal digits"));

@@ -50,11 +50,12 @@ fn a_receipt_must_say_what_follows_from_public_values() {
     let index = world.round().units_of(&world.id(0))[1];
     let (run, other, root) = (world.run(), Hash::of(b"other"), Hash::of(b"genesis"));
     type Case = (Rejection, fn(&mut Receipt));
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (Rejection::ReceiptRun { index, expected: run, got: RunId(other) }, |receipt| {
             receipt.run = RunId(Hash::of(b"other"));
         }),
         (Rejection::ReceiptRound { index, expected: 0, got: 7 }, |receipt| receipt.round = 7),
+        (Rejection::ReceiptStage { index, expected: 0, got: 1 }, |receipt| receipt.stage = 1),
         (Rejection::ReceiptUnit { index }, |receipt| receipt.unit.0 = Hash::of(b"other")),
         (Rejection::ReceiptState { index, expected: root, got: other }, |receipt| {
             receipt.state_in = Hash::of(b"other");
@@ -81,7 +82,7 @@ fn a_forged_receipt_never_becomes_a_verified_transaction() {
 #[test]
 fn commitments_before_the_start_after_the_end_and_twice_are_refused() {
     let world = World::new();
-    let attestation = Action::Attest(wire::Attestation { round: 0, state_root: Hash::of(b"genesis") });
+    let attestation = Action::Attest(wire::Attestation { round: 0, stage: 0, state_root: Hash::of(b"genesis") });
     let early = world.sign(&world.peers[0], attestation);
     assert_eq!(world.ledger.check(&early), Err(Rejection::NotStarted));
     let mut world = World::started();
@@ -125,6 +126,8 @@ fn joins_and_leaves_are_for_one_run_and_used_once() {
     assert_eq!(world.ledger.check(&foreign), Err(expected));
     assert_eq!(world.ledger.check(&world.join(&world.peers[0])), Err(Rejection::AlreadyJoined));
     assert_eq!(world.ledger.check(&world.leave(&identity(99))), Err(Rejection::NotJoined));
+    let elsewhere = world.join_stage(&identity(99), 1);
+    assert_eq!(world.ledger.check(&elsewhere), Err(Rejection::NoStage { stages: 1, got: 1 }));
     let leave = world.leave(&world.peers[0]);
     world.block(vec![leave.clone()]);
     assert_eq!(world.ledger.check(&leave), Err(Rejection::NotJoined));

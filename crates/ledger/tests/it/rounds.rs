@@ -1,6 +1,6 @@
 //! The life of a round.
 
-use crate::support::{ROUND_US, World, state_after};
+use crate::support::{ROUND_US, World, canonical, state_after};
 use ledger::{MISSED_ROUNDS_MAX, Rejection, Standing, assignment};
 use wire::{Hash, PeerId};
 
@@ -15,7 +15,7 @@ fn round_zero_opens_when_enough_have_joined() {
     assert_eq!(world.ledger.round().map(|round| round.round), None);
     let join = world.join(&world.peers[3]);
     let applied = world.block(vec![join]);
-    assert_eq!((applied.opened, applied.canonical), (Some(0), Some((0, Hash::of(b"genesis")))));
+    assert_eq!((applied.opened, applied.canonical), (Some(0), canonical(0, Hash::of(b"genesis"))));
     let members: Vec<PeerId> = world.peers.iter().map(|peer| peer.id()).collect();
     assert_eq!(*world.round().members, *members);
     assert_eq!(world.round().deadline_us, world.time_us + ROUND_US);
@@ -35,11 +35,11 @@ fn a_run_of_three_rounds_ends_with_the_last_attestation() {
         for peer in 0..2 {
             let attestation = world.attest(&world.peers[peer], root);
             let applied = world.block(vec![attestation]);
-            assert_eq!((applied.canonical, applied.finished), (None, false), "two of four are no majority");
+            assert_eq!((applied.canonical, applied.finished), (vec![], false), "two of four are no majority");
         }
         let attestation = world.attest(&world.peers[2], root);
         let applied = world.block(vec![attestation]);
-        assert_eq!(applied.canonical, Some((round + 1, root)));
+        assert_eq!(applied.canonical, canonical(round + 1, root));
         assert_eq!(applied.finished, round == 2);
     }
     assert!(world.ledger.finished());
@@ -121,7 +121,7 @@ fn divergent_attestations_are_recorded_whenever_they_come() {
     assert_eq!(world.block(vec![early]).divergent, vec![]);
     let majority = world.peers[1..].iter().map(|peer| world.attest(peer, root)).collect();
     let applied = world.block(majority);
-    assert_eq!((applied.canonical, applied.divergent), (Some((1, root)), vec![world.id(0)]));
+    assert_eq!((applied.canonical, applied.divergent), (canonical(1, root), vec![world.id(0)]));
     assert_eq!(world.round().divergent().collect::<Vec<_>>(), vec![(world.id(0), other)]);
     assert_eq!(world.ledger.account(&world.id(0)).unwrap().divergences, 1);
     let again = world.attest(&world.peers[0], root);
@@ -135,9 +135,9 @@ fn a_tie_of_attestations_is_no_majority() {
     let (one, two) = (Hash::of(b"one"), Hash::of(b"two"));
     let votes = [(0, one), (1, one), (2, two), (3, two)];
     let votes = votes.map(|(peer, root)| world.attest(&world.peers[peer], root)).to_vec();
-    assert_eq!(world.block(votes).canonical, None);
-    assert_eq!(world.ledger.state_root(1), None);
-    assert_eq!(world.ledger.newest_state(), Some((0, Hash::of(b"genesis"))));
+    assert_eq!(world.block(votes).canonical, vec![]);
+    assert_eq!(world.ledger.state_root(0, 1), None);
+    assert_eq!(world.ledger.newest_state(0), Some((0, Hash::of(b"genesis"))));
     let commit = world.commit(&world.peers[0]);
     assert_eq!(world.ledger.check(&commit), Err(Rejection::StateUnknown { round: 1 }));
 }

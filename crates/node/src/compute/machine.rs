@@ -234,7 +234,7 @@ impl Machine {
         {
             return Ok(JobResult::Stepped { round: point.round, state_root: point.state_root });
         }
-        let mut state = self.state(committed.state_in)?;
+        let mut state = self.state(wire::run_root(&committed.state_in))?;
         self.held = None;
         let means = self.means.clone();
         let stepped = self

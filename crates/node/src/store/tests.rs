@@ -20,6 +20,7 @@ fn receipt(counter: u64) -> Receipt {
         run: run(),
         round: counter,
         index: 0,
+        stage: 0,
         unit: UnitId(hash),
         state_in: hash,
         data_root: hash,
@@ -39,7 +40,7 @@ fn commit(who: &Identity, counter: u64) -> Signed<Transaction> {
 }
 
 fn attest(who: &Identity, round: u64) -> Signed<Transaction> {
-    let action = Action::Attest(Attestation { round, state_root: Hash::of(b"state") });
+    let action = Action::Attest(Attestation { round, stage: 0, state_root: Hash::of(b"state") });
     who.sign(Transaction { run: run(), action })
 }
 

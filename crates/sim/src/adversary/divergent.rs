@@ -9,8 +9,8 @@ use super::Liar;
 pub(super) fn twist(liar: &Liar<'_>, transaction: Signed<Transaction>) -> Signed<Transaction> {
     let wrong = |root: Hash| Hash::derive("cairn v1 sim divergent root", &[&root.0]);
     match transaction.body.action {
-        Action::Attest(Attestation { round, state_root }) => {
-            liar.sign(Action::Attest(Attestation { round, state_root: wrong(state_root) }))
+        Action::Attest(Attestation { round, stage, state_root }) => {
+            liar.sign(Action::Attest(Attestation { round, stage, state_root: wrong(state_root) }))
         }
         Action::Commit(commitment) => {
             liar.change_receipts(commitment, |receipt| receipt.state_in = wrong(receipt.state_in))

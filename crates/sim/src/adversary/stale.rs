@@ -8,7 +8,7 @@ use super::Liar;
 
 pub(super) fn twist(liar: &Liar<'_>, transaction: Signed<Transaction>) -> Signed<Transaction> {
     let Action::Commit(commitment) = transaction.body.action else { return transaction };
-    let before = commitment.round.checked_sub(1).and_then(|round| liar.ledger.state_root(round));
+    let before = commitment.round.checked_sub(1).and_then(|round| liar.ledger.state_root(0, round));
     let stale = before.unwrap_or_else(|| Hash::of(b"a state of another run"));
     liar.change_receipts(commitment, |receipt| receipt.state_in = stale)
 }

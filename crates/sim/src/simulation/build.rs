@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarm::{CheckedBlocks, PeerConfig, Time};
-use wire::{Charter, Hash, Identity, NumericProfile, PeerId, Verified};
+use wire::{Charter, Hash, Identity, NumericProfile, PeerId, StageTerms, Verified};
 
 use super::{Counts, Simulation};
 use crate::checks::Checks;
@@ -23,7 +23,7 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
     let identities: Vec<Identity> = (0..total).map(|place| identity(config.seed, place)).collect();
     let ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
     let charter = charter(&config, &identities[0]);
-    let genesis = charter.body.genesis_state;
+    let genesis = charter.body.stages[0].genesis_state;
     let mut draw = Random::new(config.seed, "run");
     let checked = CheckedBlocks::default();
     let mut hosts = Vec::with_capacity(total);
@@ -72,8 +72,11 @@ fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
         recipe: Hash::of(b"recipe"),
         data: Hash::of(b"data"),
         tokenizer: Hash::of(b"tokenizer"),
-        genesis_state: trainer::genesis_state(config.seed),
-        state_bytes: config.state_bytes,
+        stages: vec![StageTerms {
+            genesis_state: trainer::genesis_state(config.seed),
+            state_bytes: config.state_bytes,
+            weight: 1,
+        }],
         profile: NumericProfile::F32Fma,
         rounds: config.rounds,
         units_per_round: config.units_per_round.max(units_least),

@@ -93,9 +93,9 @@ fn lies_are_faults_and_honest_late_or_double_ones_are_not() {
     let out = world.tell(0, from, Message::Submit(sign(&world, 1, Action::Commit(huge))));
     assert!(matches!(&fault_kinds(&out)[..], [FaultKind::RejectedTransaction { .. }]));
 
-    let late = Attestation { round: 0, state_root: Hash::of(b"any") };
+    let late = Attestation { round: 0, stage: 0, state_root: Hash::of(b"any") };
     world.tell(0, from, Message::Submit(sign(&world, 1, Action::Attest(late))));
-    let out = world.tell(0, from, Message::Submit(sign(&world, 1, Action::Join { sequence: 0 })));
+    let out = world.tell(0, from, Message::Submit(sign(&world, 1, Action::Join { sequence: 0, stage: 0 })));
     assert_eq!(fault_kinds(&out), [], "joined long ago");
 
     world.tell(0, from, Message::Submit(transaction.clone()));
@@ -148,7 +148,7 @@ fn a_commitment_waits_for_the_majority_that_makes_its_state_canonical() {
     world.run_for(3_000_000);
     let open = world.peer(0).ledger().round().unwrap();
     assert_eq!(open.commitments_len(), 2, "two of three attested, and both committed");
-    assert!(open.state_root.is_some());
+    assert!(open.run_root().is_some());
     assert_eq!(world.faults(0), []);
 }
 

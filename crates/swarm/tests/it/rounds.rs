@@ -134,7 +134,7 @@ fn a_divergent_attestation_is_recorded_by_everybody() {
     world.run("round 1 opens", |world| world.round(0) == Some(1));
     world.cut_off(3);
     let run = world.charter.body.run_id();
-    let attestation = wire::Attestation { round: 1, state_root: Hash::of(b"mine") };
+    let attestation = wire::Attestation { round: 1, stage: 0, state_root: Hash::of(b"mine") };
     let lie = identity(3).sign(wire::Transaction { run, action: Action::Attest(attestation) });
     world.give(0, Input::Connected(identity(3).id()));
     world.tell(0, identity(3).id(), Message::Submit(lie));
@@ -150,7 +150,7 @@ fn a_divergent_attestation_is_recorded_by_everybody() {
 fn a_peer_far_behind_takes_the_cheaper_way() {
     for (state_bytes, loads) in [(2_500, true), (100_000, false)] {
         let mut terms = charter(3, 6);
-        terms.state_bytes = state_bytes;
+        terms.stages[0].state_bytes = state_bytes;
         let mut world = World::with(3, terms);
         world.run("round 1 opens", |world| world.round(2) == Some(1));
         world.cut_off(2);
@@ -235,7 +235,7 @@ fn old_blobs_are_given_up() {
         .filter_map(|output| if let Output::Forget { hashes } = output { Some(hashes.clone()) } else { None })
         .flatten()
         .collect();
-    let state_of = |round: u64| world.peer(0).ledger().state_root(round).unwrap();
+    let state_of = |round: u64| world.peer(0).ledger().state_root(0, round).unwrap();
     assert!((0..5).all(|round| forgotten.contains(&state_of(round))), "states of old rounds");
     assert!((6..=8).all(|round| !forgotten.contains(&state_of(round))), "the newest states stay");
     let payloads = world.peer(0).ledger().recent().flat_map(|set| set.entries.iter());

@@ -6,7 +6,9 @@ use swarm::{
     Fault, HaltReason, Input, Job, JobId, JobResult, ModelPoint, Output, Peer, PeerConfig, Record, Restored, Time,
     UnitResult,
 };
-use wire::{Action, Block, Charter, Hash, Identity, Message, NumericProfile, PeerId, Signed, Transaction, Verified};
+use wire::{
+    Action, Block, Charter, Hash, Identity, Message, NumericProfile, PeerId, Signed, StageTerms, Transaction, Verified,
+};
 
 pub(crate) const STATE_BYTES: u64 = 100_000;
 pub(crate) const PAYLOAD_BYTES: u64 = 1_000;
@@ -24,8 +26,7 @@ pub(crate) fn charter(peers: usize, rounds: u64) -> Charter {
         recipe: Hash::default(),
         data: Hash::default(),
         tokenizer: Hash::default(),
-        genesis_state: Hash::of(b"genesis"),
-        state_bytes: STATE_BYTES,
+        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: STATE_BYTES, weight: 1 }],
         profile: NumericProfile::F32Fma,
         rounds,
         units_per_round: u32::try_from(peers).unwrap(),

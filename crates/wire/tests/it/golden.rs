@@ -2,7 +2,7 @@
 //! protocol version.
 
 use wire::merkle::{Tree, leaf};
-use wire::{Action, Block, Hash, Identity, NumericProfile, Signable, UnitId, encode};
+use wire::{Action, Block, Hash, Identity, NumericProfile, Signable, UnitId, encode, run_root};
 
 use crate::samples;
 
@@ -44,6 +44,8 @@ fn values() -> Vec<(String, String)> {
     for (name, message) in names.iter().zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));
     }
+    add("run-root-1", hex_of(&run_root(&[samples::hash(1)])));
+    add("run-root-3", hex_of(&run_root(&[1, 2, 3].map(samples::hash))));
     add("merkle-leaf", hex_of(&leaf(b"leaf")));
     add("merkle-proof", hex_of(&samples::proof()));
     for count in [0u8, 1, 2, 5] {
@@ -73,6 +75,7 @@ fn a_receipt_is_its_fields_in_order_little_endian() {
         &samples::run().0.0,
         &[5, 0, 0, 0, 0, 0, 0, 0],
         &[1, 0, 0, 0],
+        &[1, 0],
         &unit.0.0,
         &[0x22; 32],
         &[0x23; 32],
@@ -87,8 +90,8 @@ fn a_receipt_is_its_fields_in_order_little_endian() {
 
 #[test]
 fn a_signed_value_is_signer_signature_body() {
-    let signed = samples::transaction(Action::Join { sequence: 0x0102 });
-    let body = join(&[&samples::run().0.0, &[0], &[2, 1, 0, 0, 0, 0, 0, 0]]);
+    let signed = samples::transaction(Action::Join { sequence: 0x0102, stage: 0x0304 });
+    let body = join(&[&samples::run().0.0, &[0], &[2, 1, 0, 0, 0, 0, 0, 0], &[4, 3]]);
     assert_eq!(encode(&signed.body), body);
     assert_eq!(encode(&signed), join(&[&samples::worker().id().0, &signed.signature.0, &body]));
 }
@@ -96,7 +99,7 @@ fn a_signed_value_is_signer_signature_body() {
 #[test]
 fn a_message_is_its_number_and_its_fields() {
     let messages: Vec<Vec<u8>> = samples::messages().iter().map(encode).collect();
-    let expected = join(&[&[0], &[1, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0]]);
+    let expected = join(&[&[0], &[2, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0]]);
     assert_eq!(messages[0], expected);
     assert_eq!(messages[3], [3, 3, 0, 0, 0, 0, 0, 0, 0]);
     for (number, message) in messages.iter().enumerate() {
@@ -120,4 +123,12 @@ fn ed25519_keys_are_those_of_rfc_8032() {
     let identity = Identity::from_secret(secret.0);
     assert_eq!(identity.id().to_string(), public);
     assert_eq!(identity.secret(), secret.0);
+}
+
+#[test]
+fn the_root_of_one_stage_is_its_own_and_of_several_a_hash_over_all() {
+    let roots: Vec<Hash> = (1..=3).map(samples::hash).collect();
+    assert_eq!(run_root(&roots[..1]), roots[0]);
+    let joined: Vec<u8> = roots.iter().flat_map(|root| root.0).collect();
+    assert_eq!(run_root(&roots), Hash(blake3::derive_key("cairn v1 root over stages", &joined)));
 }

@@ -2,7 +2,7 @@
 
 use wire::charter::MEMBERS_MAX;
 use wire::transaction::{PAYLOAD_BYTES_MAX, RECEIPTS_PER_COMMITMENT_MAX, TRANSACTIONS_PER_BLOCK_MAX};
-use wire::{Action, Charter, DecodeError, Message, PeerId, Transaction, Wire, decode, encode};
+use wire::{Action, Charter, DecodeError, Message, PeerId, STAGES_MAX, Transaction, Wire, decode, encode};
 
 use crate::samples;
 
@@ -20,7 +20,7 @@ fn refused<T: Wire + std::fmt::Debug>(value: &T) -> &'static str {
 #[test]
 fn a_charter_keeps_its_rules() {
     type Case = (&'static str, fn(&mut Charter));
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
         ("name must have", |charter| charter.name.clear()),
         ("name must have", |charter| charter.name = "x".repeat(65)),
         ("validators must be 1 to 100", |charter| charter.validators.clear()),
@@ -29,6 +29,9 @@ fn a_charter_keeps_its_rules() {
         }),
         ("sorted and distinct", |charter| charter.validators = vec![PeerId([1; 32]); 2]),
         ("sorted and distinct", |charter| charter.validators = vec![PeerId([2; 32]), PeerId([1; 32])]),
+        ("stages must be 1 to 256", |charter| charter.stages.clear()),
+        ("stages must be 1 to 256", |charter| charter.stages = vec![charter.stages[0]; STAGES_MAX + 1]),
+        ("weight of each stage", |charter| charter.stages[1].weight = 0),
         ("rounds must", |charter| charter.rounds = 0),
         ("units_per_round must", |charter| charter.units_per_round = 0),
         ("unit_tokens must", |charter| charter.unit_tokens = 0),
@@ -64,8 +67,8 @@ fn a_commitment_keeps_its_rules() {
     for (expected, transaction) in [
         ("1 to 64 receipts", with(&|commitment| commitment.receipts.clear())),
         ("1 to 64 receipts", with(&|commitment| commitment.receipts = many.clone())),
-        ("ascending", with(&|commitment| commitment.receipts.reverse())),
-        ("ascending", with(&|commitment| commitment.receipts[1] = commitment.receipts[0].clone())),
+        ("distinct", with(&|commitment| commitment.receipts.push(commitment.receipts[0].clone()))),
+        ("distinct", with(&|commitment| commitment.receipts[1] = commitment.receipts[0].clone())),
         ("payload_bytes", with(&|commitment| commitment.payload_bytes = 0)),
         ("payload_bytes", with(&|commitment| commitment.payload_bytes = PAYLOAD_BYTES_MAX + 1)),
     ] {
@@ -83,7 +86,8 @@ fn a_commitment_keeps_its_rules() {
 #[test]
 fn counts_have_limits() {
     let mut block = samples::block();
-    block.transactions = vec![samples::transaction(Action::Join { sequence: 0 }); TRANSACTIONS_PER_BLOCK_MAX + 1];
+    block.transactions =
+        vec![samples::transaction(Action::Join { sequence: 0, stage: 0 }); TRANSACTIONS_PER_BLOCK_MAX + 1];
     assert!(refused(&block).contains("at most 4096 transactions"));
     block.transactions.pop();
     assert_eq!(decode(&encode(&block)), Ok(block.clone()));

@@ -3,7 +3,7 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, Message, NumericProfile,
-    PROTOCOL_VERSION, Receipt, RunId, Signed, Transaction, UnitId,
+    PROTOCOL_VERSION, Receipt, RunId, Signed, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -29,8 +29,10 @@ pub(crate) fn charter() -> Charter {
         recipe: hash(0x11),
         data: hash(0x12),
         tokenizer: hash(0x13),
-        genesis_state: hash(0x14),
-        state_bytes: 0x0102_0304_0506_0708,
+        stages: vec![
+            StageTerms { genesis_state: hash(0x14), state_bytes: 0x0102_0304_0506_0708, weight: 2 },
+            StageTerms { genesis_state: hash(0x15), state_bytes: 9, weight: 3 },
+        ],
         profile: NumericProfile::F32Fma,
         rounds: 40,
         units_per_round: 8,
@@ -52,6 +54,7 @@ pub(crate) fn receipt(index: u32) -> Receipt {
         run: run(),
         round,
         index,
+        stage: 1,
         unit: UnitId::derive(run(), round, hash(0x21), index),
         state_in: hash(0x22),
         data_root: hash(0x23),
@@ -69,7 +72,7 @@ pub(crate) fn commitment() -> Commitment {
         payload: hash(0x31),
         payload_bytes: 65_536,
         residual_root: hash(0x32),
-        receipts: vec![worker().sign(receipt(1)), worker().sign(receipt(5))],
+        receipts: vec![worker().sign(receipt(5)), worker().sign(receipt(1))],
     }
 }
 
@@ -78,9 +81,9 @@ pub(crate) fn transaction(action: Action) -> Signed<Transaction> {
 }
 
 pub(crate) fn transactions() -> Vec<Signed<Transaction>> {
-    let attestation = Attestation { round: 5, state_root: hash(0x33) };
+    let attestation = Attestation { round: 5, stage: 1, state_root: hash(0x33) };
     let actions = [
-        Action::Join { sequence: 0 },
+        Action::Join { sequence: 0, stage: 1 },
         Action::Leave { sequence: 1 },
         Action::Commit(commitment()),
         Action::Attest(attestation),
@@ -104,7 +107,7 @@ pub(crate) fn block() -> Block {
 pub(crate) fn messages() -> Vec<Message> {
     vec![
         Message::Hello { version: PROTOCOL_VERSION, run: run(), height: 7 },
-        Message::Submit(transaction(Action::Join { sequence: 0 })),
+        Message::Submit(transaction(Action::Join { sequence: 0, stage: 1 })),
         Message::Block(block()),
         Message::BlocksWanted { from_height: 3 },
         Message::Blocks(vec![block()]),

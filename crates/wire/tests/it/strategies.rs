@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Message, NumericProfile, PeerId, Receipt,
-    RunId, Signature, Signed, Transaction, UnitId,
+    RunId, Signature, Signed, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -32,23 +32,28 @@ fn signed<T: std::fmt::Debug + Clone>(body: impl Strategy<Value = T>) -> impl St
 
 pub(crate) fn charter() -> impl Strategy<Value = Charter> {
     let texts = ("[a-zA-Zäß ]{1,16}", prop::collection::btree_set(peer(), 1..8));
-    let hashes = (hash(), hash(), hash(), hash());
+    let hashes = (hash(), hash(), hash());
+    let stage = (hash(), any::<u64>(), 1u32..).prop_map(|(genesis_state, state_bytes, weight)| StageTerms {
+        genesis_state,
+        state_bytes,
+        weight,
+    });
+    let stages = prop::collection::vec(stage, 1..=4);
     let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
-    let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 20, 1u32..=16_384);
-    let limits = (any::<u64>(), 1u32.., 1u64.., 0u64..1 << 40);
-    (texts, hashes, profile, work, limits).prop_map(|(texts, hashes, profile, work, limits)| {
+    let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 18, 1u32..=16_384);
+    let limits = (1u32.., 1u64.., 0u64..1 << 40);
+    (texts, hashes, stages, profile, work, limits).prop_map(|(texts, hashes, stages, profile, work, limits)| {
         let (name, validators) = texts;
-        let (recipe, data, tokenizer, genesis_state) = hashes;
+        let (recipe, data, tokenizer) = hashes;
         let (rounds, units_per_round, unit_tokens, start_members) = work;
-        let (state_bytes, quorum, round_us_max, shares_per_round) = limits;
+        let (quorum, round_us_max, shares_per_round) = limits;
         Charter {
             name,
             validators: validators.into_iter().collect(),
             recipe,
             data,
             tokenizer,
-            genesis_state,
-            state_bytes,
+            stages,
             profile,
             rounds,
             units_per_round,
@@ -63,14 +68,15 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
 
 pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
     let names = (run(), hash(), hash(), hash(), hash(), hash());
-    (names, any::<(u64, u32, u64, u64, u64)>()).prop_map(|(names, numbers)| {
+    (names, any::<(u64, u32, u16, u64, u64, u64)>()).prop_map(|(names, numbers)| {
         let (run, unit, state_in, data_root, trace_root, output_root) = names;
-        let (round, index, tokens, loss_micronats, counter) = numbers;
+        let (round, index, stage, tokens, loss_micronats, counter) = numbers;
         let unit = UnitId(unit);
         Receipt {
             run,
             round,
             index,
+            stage,
             unit,
             state_in,
             data_root,
@@ -103,10 +109,14 @@ fn commitment() -> impl Strategy<Value = Commitment> {
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        any::<u64>().prop_map(|sequence| Action::Join { sequence }),
+        any::<(u64, u16)>().prop_map(|(sequence, stage)| Action::Join { sequence, stage }),
         any::<u64>().prop_map(|sequence| Action::Leave { sequence }),
         commitment().prop_map(Action::Commit),
-        (any::<u64>(), hash()).prop_map(|(round, state_root)| Action::Attest(Attestation { round, state_root })),
+        (any::<(u64, u16)>(), hash()).prop_map(|((round, stage), state_root)| Action::Attest(Attestation {
+            round,
+            stage,
+            state_root
+        })),
     ]
 }
 
