@@ -5,6 +5,7 @@
 //! sockets, no threads, no floats and no random iteration order in here: equal inputs give equal outputs.
 
 pub mod limits;
+pub mod pipeline;
 
 mod backoff;
 mod blocks;

@@ -328,6 +328,7 @@ impl Peer {
             Message::Blocks(blocks) => self.on_answer(from, blocks, now, out),
             Message::Charter(charter) if charter.body.run_id() == self.run => {}
             Message::Charter(_) => self.fault(from, FaultKind::WrongRun, None, now, out),
+            Message::StageCall(_) | Message::StageReply(_) | Message::StageRefusal(_) => {}
         }
     }
 

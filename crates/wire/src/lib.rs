@@ -13,6 +13,7 @@ pub mod identity;
 pub mod merkle;
 pub mod message;
 pub mod receipt;
+pub mod stage;
 pub mod transaction;
 
 pub use charter::{Charter, NumericProfile, RunId, STAGES_MAX, StageTerms, run_root};
@@ -21,4 +22,5 @@ pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
 pub use message::{Message, PROTOCOL_VERSION};
 pub use receipt::{Receipt, UnitId};
+pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply};
 pub use transaction::{Action, Attestation, Block, BlockHeader, Commitment, Transaction, VerifiedBlock};

@@ -1,10 +1,12 @@
-//! What peers say to each other over a connection. Payloads and states travel as blobs, never inside a message.
+//! What peers say to each other over a connection. Payloads and states travel as blobs, never inside a message; what one
+//! stage of a model hands to the next does.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::charter::{Charter, RunId};
 use crate::encoding::Wire;
 use crate::identity::Signed;
+use crate::stage::{StageCall, StageRefusal, StageReply};
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
@@ -37,6 +39,12 @@ pub enum Message {
     Blocks(Vec<Block>),
     /// The run's charter, for a peer that knows only the run's id.
     Charter(Signed<Charter>),
+    /// To a replica of the next stage: please work on this.
+    StageCall(StageCall),
+    /// The answer to a [`Message::StageCall`].
+    StageReply(StageReply),
+    /// A [`Message::StageCall`] that is not answered.
+    StageRefusal(StageRefusal),
 }
 
 impl Wire for Message {
@@ -45,12 +53,14 @@ impl Wire for Message {
 
     fn validate(&self) -> Result<(), &'static str> {
         match self {
-            Self::Hello { .. } | Self::BlocksWanted { .. } => Ok(()),
+            Self::Hello { .. } | Self::BlocksWanted { .. } | Self::StageRefusal(_) => Ok(()),
             Self::Submit(transaction) => transaction.validate(),
             Self::Block(block) => block.validate(),
             Self::Blocks(blocks) if blocks.len() > BLOCKS_PER_ANSWER_MAX => Err("at most 64 blocks in one answer"),
             Self::Blocks(blocks) => blocks.iter().try_for_each(Wire::validate),
             Self::Charter(charter) => charter.validate(),
+            Self::StageCall(call) => call.validate(),
+            Self::StageReply(reply) => reply.validate(),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod blocks;
 mod links;
 mod ordering;
+mod pipeline;
 mod restart;
 mod rounds;
 mod world;

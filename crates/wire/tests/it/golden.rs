@@ -41,7 +41,8 @@ fn values() -> Vec<(String, String)> {
     add("transactions-root", hex_of(&Block::transactions_root(&block.transactions)));
     add("transactions-root-empty", hex_of(&Block::transactions_root(&[])));
     let names = ["hello", "submit", "block", "blocks-wanted", "blocks", "charter"];
-    for (name, message) in names.iter().zip(samples::messages()) {
+    let names = names.iter().chain(&["stage-call", "stage-reply", "stage-refusal"]);
+    for (name, message) in names.zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));
     }
     add("run-root-1", hex_of(&run_root(&[samples::hash(1)])));
@@ -105,6 +106,25 @@ fn a_message_is_its_number_and_its_fields() {
     for (number, message) in messages.iter().enumerate() {
         assert_eq!(usize::from(message[0]), number);
     }
+}
+
+#[test]
+fn a_stage_call_is_its_fields_in_order_little_endian() {
+    let call = samples::stage_call();
+    let expected = join(&[
+        &[6],
+        &[5, 0, 0, 0, 0, 0, 0, 0],
+        &[2, 0],
+        &[1, 0, 0, 0],
+        &[0x22; 32],
+        &call.unit.0.0,
+        &[1],
+        &[2, 0, 0, 0],
+        &call.hint[0].0,
+        &call.hint[1].0,
+        &[3, 0, 0, 0, 1, 2, 3],
+    ]);
+    assert_eq!(encode(&samples::messages()[6]), expected);
 }
 
 #[test]

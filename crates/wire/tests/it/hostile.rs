@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_behind_a_known_tag(tag in 0u8..8, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn random_bytes_behind_a_known_tag(tag in 0u8..12, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         decode_as_everything(&[&[tag][..], &bytes].concat());
     }
 

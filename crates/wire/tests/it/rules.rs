@@ -1,8 +1,11 @@
 //! What is well typed but out of range is refused with the name of the field.
 
 use wire::charter::MEMBERS_MAX;
+use wire::stage::{PATH_PEERS_MAX, STAGE_BYTES_MAX};
 use wire::transaction::{PAYLOAD_BYTES_MAX, RECEIPTS_PER_COMMITMENT_MAX, TRANSACTIONS_PER_BLOCK_MAX};
-use wire::{Action, Charter, DecodeError, Message, PeerId, STAGES_MAX, Transaction, Wire, decode, encode};
+use wire::{
+    Action, Charter, DecodeError, Message, PeerId, STAGES_MAX, StageCall, StageReply, Transaction, Wire, decode, encode,
+};
 
 use crate::samples;
 
@@ -93,6 +96,36 @@ fn counts_have_limits() {
     assert_eq!(decode(&encode(&block)), Ok(block.clone()));
     block.transactions.clear();
     assert!(refused(&Message::Blocks(vec![block; 65])).contains("at most 64 blocks"));
+}
+
+#[test]
+fn messages_of_stages_keep_their_rules() {
+    let call = |change: fn(&mut StageCall)| {
+        let mut call = samples::stage_call();
+        change(&mut call);
+        Message::StageCall(call)
+    };
+    let reply = |change: fn(&mut StageReply)| {
+        let mut reply = samples::stage_reply();
+        change(&mut reply);
+        Message::StageReply(reply)
+    };
+    for (expected, message) in [
+        ("stage 0 is not called", call(|call| call.stage = 0)),
+        ("at most 256 peers", call(|call| call.hint = vec![PeerId([1; 32]); PATH_PEERS_MAX + 1])),
+        ("an input must", call(|call| call.input = vec![0; STAGE_BYTES_MAX + 1])),
+        ("a path must", reply(|reply| reply.path.clear())),
+        ("a path must", reply(|reply| reply.path = vec![PeerId([1; 32]); PATH_PEERS_MAX + 1])),
+        ("a gradient must", reply(|reply| reply.gradient.clear())),
+        ("a gradient must", reply(|reply| reply.gradient = vec![0; STAGE_BYTES_MAX + 1])),
+    ] {
+        let field = refused(&message);
+        assert!(field.contains(expected), "{field} instead of {expected}");
+    }
+    let full = call(|call| call.input = vec![7; STAGE_BYTES_MAX]);
+    assert_eq!(decode(&encode(&full)), Ok(full), "16 MiB fit");
+    let question = call(|call| call.input.clear());
+    assert_eq!(decode(&encode(&question)), Ok(question), "a call without bytes is a question");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, Message, NumericProfile,
-    PROTOCOL_VERSION, Receipt, RunId, Signed, StageTerms, Transaction, UnitId,
+    PROTOCOL_VERSION, Receipt, RefusalReason, RunId, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction,
+    UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -112,7 +113,34 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::BlocksWanted { from_height: 3 },
         Message::Blocks(vec![block()]),
         Message::Charter(founder().sign(charter())),
+        Message::StageCall(stage_call()),
+        Message::StageReply(stage_reply()),
+        Message::StageRefusal(StageRefusal { round: 5, stage: 2, index: 1, reason: RefusalReason::NoRoute }),
     ]
+}
+
+pub(crate) fn stage_call() -> StageCall {
+    StageCall {
+        round: 5,
+        stage: 2,
+        index: 1,
+        state_root: hash(0x22),
+        unit: UnitId(hash(0x52)),
+        again: true,
+        hint: vec![worker().id(), validator().id()],
+        input: vec![1, 2, 3],
+    }
+}
+
+pub(crate) fn stage_reply() -> StageReply {
+    StageReply {
+        round: 5,
+        stage: 2,
+        index: 1,
+        input: hash(0x51),
+        path: vec![founder().id(), worker().id()],
+        gradient: vec![4, 5],
+    }
 }
 
 pub(crate) fn proof() -> Proof {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Message, NumericProfile, PeerId, Receipt,
-    RunId, Signature, Signed, StageTerms, Transaction, UnitId,
+    RefusalReason, RunId, Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -150,7 +150,44 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|from_height| Message::BlocksWanted { from_height }),
         prop::collection::vec(block(), 0..3).prop_map(Message::Blocks),
         signed(charter()).prop_map(Message::Charter),
+        stage_call().prop_map(Message::StageCall),
+        stage_reply().prop_map(Message::StageReply),
+        (any::<(u64, u16, u32)>(), refusal_reason()).prop_map(|((round, stage, index), reason)| {
+            Message::StageRefusal(StageRefusal { round, stage, index, reason })
+        }),
     ]
+}
+
+fn stage_call() -> impl Strategy<Value = StageCall> {
+    let numbers = (any::<u64>(), 1u16.., any::<u32>(), any::<bool>());
+    let hint = prop::collection::vec(peer(), 0..5);
+    let input = prop::collection::vec(any::<u8>(), 0..100);
+    (numbers, (hash(), hash()), hint, input).prop_map(|(numbers, (state_root, unit), hint, input)| {
+        let (round, stage, index, again) = numbers;
+        StageCall { round, stage, index, state_root, unit: UnitId(unit), again, hint, input }
+    })
+}
+
+fn stage_reply() -> impl Strategy<Value = StageReply> {
+    let path = prop::collection::vec(peer(), 1..5);
+    let gradient = prop::collection::vec(any::<u8>(), 1..100);
+    (any::<(u64, u16, u32)>(), hash(), path, gradient).prop_map(|((round, stage, index), input, path, gradient)| {
+        StageReply { round, stage, index, input, path, gradient }
+    })
+}
+
+fn refusal_reason() -> impl Strategy<Value = RefusalReason> {
+    prop::sample::select(vec![
+        RefusalReason::Busy,
+        RefusalReason::Full,
+        RefusalReason::WrongRound,
+        RefusalReason::WrongStage,
+        RefusalReason::WrongState,
+        RefusalReason::BadInput,
+        RefusalReason::NoRoute,
+        RefusalReason::Unknown,
+        RefusalReason::Failed,
+    ])
 }
 
 pub(crate) fn proof() -> impl Strategy<Value = Proof> {
