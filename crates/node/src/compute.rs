@@ -7,9 +7,11 @@
 //! - `Work`: the payload as a blob, the residual after it as a file, then the pending work in the database;
 //! - `OuterStep`, `LoadState`: the state as a blob, the residual as a file, then the new point in the database.
 //!
-//! Jobs of one peer run one after the other. A cancelled unit stops at its next inner step.
+//! Jobs of one peer run one after the other. A cancelled unit stops at its next inner step. With several stages a round has many small
+//! tasks instead of `Work`, each a pass of one micro-batch, whose sum is in memory only, and `Contribute` makes the payload of it.
 
 mod machine;
+mod stage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +53,8 @@ pub struct Done {
 pub struct Means {
     /// The recipe and the corpus.
     pub workload: Arc<Workload>,
+    /// The peer's stage.
+    pub stage: u16,
     /// The cores.
     pub cores: Cores,
     /// The peer's database and residuals.

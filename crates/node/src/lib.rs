@@ -29,6 +29,7 @@ pub mod offline;
 pub mod peer;
 pub mod probe;
 pub mod speed;
+mod state;
 pub mod status;
 pub mod store;
 pub mod time;

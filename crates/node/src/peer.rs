@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use swarm::pipeline::PipelineConfig;
 use swarm::{CheckedBlocks, Event, HaltReason, Input, Output, PeerConfig, Record, Restored};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -53,6 +54,10 @@ pub struct NodeConfig {
     pub charter: Verified<Charter>,
     /// The recipe and the corpus.
     pub workload: Arc<Workload>,
+    /// The stage in which it takes part; 0 when every peer holds the whole model.
+    pub stage: u16,
+    /// The settings of the pipeline, with several stages.
+    pub pipeline: PipelineConfig,
     /// The cores that it may use, shared with other peers of the process.
     pub cores: Cores,
     /// Where to listen.
@@ -220,8 +225,11 @@ impl Shell {
         let transport = Transport::bind(&config.transport, &config.identity, Some(blobs.index())).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
+        let shape = config.workload.shape(config.stage);
+        let neighbour_payloads = shape.is_some_and(learn::pipeline::StageShape::needs_neighbours);
         let means = Means {
             workload: config.workload,
+            stage: config.stage,
             cores: config.cores,
             store: store.clone(),
             blobs: blobs.clone(),
@@ -233,7 +241,13 @@ impl Shell {
         restored.blocks.iter().for_each(|block| rounds.take(block));
         let mut faults: VecDeque<FaultView> = store.faults()?.into();
         faults.drain(..faults.len().saturating_sub(FAULTS_SHOWN_MAX));
-        let peer_config = PeerConfig { checked: config.checked, ..PeerConfig::new(config.charter, config.peers) };
+        let peer_config = PeerConfig {
+            checked: config.checked,
+            stage: config.stage,
+            neighbour_payloads,
+            pipeline: config.pipeline,
+            ..PeerConfig::new(config.charter, config.peers)
+        };
         let peer = swarm::Peer::new(peer_config, config.identity, restored, now());
         let (news_sender, fetch_news) = mpsc::channel(FETCH_NEWS_QUEUED_MAX);
         let fetching = Fetching::new(blobs.clone(), transport.dialer().clone(), time.clone(), news_sender);

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use learn::Recipe;
 use learn::data::{Corpus, CorpusError};
-use learn::outer::{State, state_bytes};
-use model::Layout;
+use learn::pipeline::StageShape;
+use model::{Kind, Layout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Charter, Hash, NumericProfile, PeerId, StageTerms};
+
+use crate::state::ModelState;
 
 /// A recipe with the corpus that it is trained on. Shared by the peers of a process.
 #[derive(Debug)]
@@ -16,6 +18,9 @@ pub struct Workload {
     pub recipe: Recipe,
     /// The corpus.
     pub corpus: Corpus,
+    /// The stages; none when every peer holds the whole model.
+    shapes: Vec<StageShape>,
+    /// Where each tensor of the whole model lies in its parameters.
     layout: Layout,
 }
 
@@ -28,15 +33,26 @@ impl Workload {
         recipe.model.vocab = corpus.tokenizer().vocab();
         corpus.check_recipe(&recipe)?;
         let layout = recipe.layout();
-        Ok(Self { recipe, corpus, layout })
+        let shapes = recipe.pipeline.map_or_else(Vec::new, |_| StageShape::all(&recipe));
+        Ok(Self { recipe, corpus, shapes, layout })
     }
 
-    /// Where each tensor lies in the parameters.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
+    /// Number of stages: 1 when every peer holds the whole model.
+    pub fn stages_len(&self) -> u16 {
+        u16::try_from(self.shapes.len().max(1)).expect("a recipe has no more stages than layers")
     }
 
-    /// Trained parameters.
+    /// A stage of the run; none when every peer holds the whole model.
+    pub fn shape(&self, stage: u16) -> Option<&StageShape> {
+        self.shapes.get(usize::from(stage))
+    }
+
+    /// Where each tensor lies in the parameters that a member of a stage holds.
+    pub fn layout(&self, stage: u16) -> &Layout {
+        self.shape(stage).map_or(&self.layout, StageShape::layout)
+    }
+
+    /// Trained parameters of the whole model.
     pub fn parameters(&self) -> u64 {
         self.layout.len() as u64
     }
@@ -50,11 +66,7 @@ impl Workload {
             recipe: Hash(recipe.hash()),
             data: Hash(self.corpus.manifest_hash()),
             tokenizer: Hash(self.corpus.tokenizer().hash()),
-            stages: vec![StageTerms {
-                genesis_state: Hash(State::genesis(recipe).root(recipe)),
-                state_bytes: state_bytes(recipe) as u64,
-                weight: 1,
-            }],
+            stages: (0..self.stages_len()).map(|stage| self.stage_terms(stage)).collect(),
             profile: NumericProfile::F32Fma,
             rounds: recipe.rounds,
             units_per_round: recipe.units_per_round,
@@ -64,6 +76,20 @@ impl Workload {
             round_us_max,
             shares_per_round,
         }
+    }
+
+    fn stage_terms(&self, stage: u16) -> StageTerms {
+        let bytes = ModelState::genesis(self, stage).to_bytes(self, stage);
+        StageTerms { genesis_state: Hash::of(&bytes), state_bytes: bytes.len() as u64, weight: self.weight(stage) }
+    }
+
+    /// A stage's part of a round's shares: its work, in thousands of multiplied parameters.
+    fn weight(&self, stage: u16) -> u32 {
+        let Some(shape) = self.shape(stage) else { return 1 };
+        let multiplied = |tensor: &&model::TensorInfo| matches!(tensor.kind, Kind::Matrix | Kind::Head);
+        let tensors = shape.stage().layout();
+        let work: usize = tensors.tensors().iter().filter(multiplied).map(model::TensorInfo::len).sum();
+        u32::try_from(work / 1000).unwrap_or(u32::MAX).max(1)
     }
 
     /// Whether a charter is about this workload.

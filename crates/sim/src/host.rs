@@ -117,7 +117,8 @@ impl Host {
     pub(crate) fn job_us(&self, job: &Job) -> u64 {
         match job {
             Job::Work { units, .. } => self.unit_us.saturating_mul(units.len() as u64),
-            Job::OuterStep { .. } => 50_000,
+            Job::Stage(_) => self.unit_us,
+            Job::Contribute { .. } | Job::OuterStep { .. } => 50_000,
             Job::LoadState { .. } => 100_000,
         }
     }
@@ -150,6 +151,7 @@ impl Host {
                 let (payload, residual_root) = (pending.payload, pending.residual_root);
                 JobResult::Worked { round: *round, units, payload, payload_bytes, residual_root }
             }
+            Job::Stage(_) | Job::Contribute { .. } => return Err(self.bad_job("a stage's job in a run of one stage")),
             Job::OuterStep { round, committed, own_committed } => {
                 let model = self.disk.model.ok_or_else(|| self.bad_job("a step without a state"))?;
                 if model.round != *round

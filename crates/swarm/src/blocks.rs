@@ -176,6 +176,7 @@ impl Peer {
         out.push(Output::Persist(Record::Block(block.clone())));
         out.push(Output::Event(Event::BlockApplied { height: self.ledger.height() }));
         self.tell_commitments(&block, &applied, out);
+        self.note_claims(&block, now, out);
         self.chain.blocks.push(block);
         self.tell_rounds(&applied, out);
         if let Some(closed) = &applied.closed {

@@ -64,7 +64,7 @@ impl Peer {
     fn plan_work(&self) -> Plan {
         let (Some(open), Some(model)) = (self.ledger.round(), self.model) else { return Plan::Rest };
         let done = open.commitment(&self.id).is_some() || self.outbox_commits(open.round);
-        if !self.takes_part() || done || model.round != open.round {
+        if self.has_stages() || !self.takes_part() || done || model.round != open.round {
             return Plan::Rest;
         }
         let units = open.units_of(&self.id).into_iter();
@@ -107,7 +107,8 @@ impl Peer {
     fn replay_bytes(&self, from: u64, target: u64) -> Option<u64> {
         (from..target).try_fold(0_u64, |bytes, round| {
             let set = self.ledger.committed(round)?;
-            Some(set.entries.iter().fold(bytes, |bytes, entry| bytes.saturating_add(entry.payload_bytes)))
+            let needed = set.entries.iter().filter(|entry| self.needs_stage(entry.stage));
+            Some(needed.fold(bytes, |bytes, entry| bytes.saturating_add(entry.payload_bytes)))
         })
     }
 
@@ -134,7 +135,8 @@ impl Peer {
                 })
             }
             Plan::Step(set) => {
-                let ready = set.entries.iter().all(|entry| self.fetches.holds(&entry.payload));
+                let mut needed = set.entries.iter().filter(|entry| self.needs_stage(entry.stage));
+                let ready = needed.all(|entry| self.fetches.holds(&entry.payload));
                 let own_committed = set.entries.iter().any(|entry| entry.peer == self.id);
                 ready.then(|| Job::OuterStep { round: set.round, committed: (**set).clone(), own_committed })
             }
@@ -163,7 +165,7 @@ impl Peer {
         }
         let near = self.model.is_some_and(|model| model.round + 1 >= self.target_round());
         if let Some(open) = self.ledger.round().filter(|_| near) {
-            for entry in open.commitments() {
+            for entry in open.commitments().filter(|entry| self.needs_stage(entry.stage)) {
                 let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };
                 needs.insert(entry.payload, need);
             }
@@ -183,7 +185,7 @@ impl Peer {
     }
 
     fn need_payloads(&self, set: &CommittedSet, needs: &mut BTreeMap<Hash, Need>) {
-        for entry in &set.entries {
+        for entry in set.entries.iter().filter(|entry| self.needs_stage(entry.stage)) {
             let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };
             needs.insert(entry.payload, need);
         }

@@ -4,6 +4,7 @@ use wire::{Block, Charter, PeerId, Signed, Transaction, Verified};
 
 use crate::checked::CheckedBlocks;
 use crate::job::ModelPoint;
+use crate::pipeline::PipelineConfig;
 
 /// The fixed settings of a peer.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct PeerConfig {
     pub trains: bool,
     /// The stage in which this peer takes part: one of the charter's.
     pub stage: u16,
+    /// Whether the own state needs the payloads of the neighbouring stages as well.
+    pub neighbour_payloads: bool,
+    /// The settings of the pipeline, in a run of several stages.
+    pub pipeline: PipelineConfig,
     /// Least time between two blocks of a validator, in microseconds.
     pub block_interval_us: u64,
     /// First delay before anything is tried again, in microseconds; doubles with every failure.
@@ -34,6 +39,8 @@ impl PeerConfig {
             peers,
             trains: true,
             stage: 0,
+            neighbour_payloads: false,
+            pipeline: PipelineConfig::default(),
             block_interval_us: 50_000,
             retry_us: 1_000_000,
             retry_us_max: 30_000_000,

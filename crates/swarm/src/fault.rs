@@ -4,6 +4,8 @@ use std::fmt;
 
 use wire::{Hash, PeerId};
 
+use crate::pipeline::StageFault;
+
 /// A peer's misbehaviour, as a value: it is recorded and survived, never an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -50,6 +52,8 @@ pub enum FaultKind {
         /// Its root.
         got: Hash,
     },
+    /// What it says as a neighbour in the pipeline of stages is wrong.
+    Stage(StageFault),
     /// It sent bytes that are no message.
     Undecodable {
         /// What the decoder says, shortened.
@@ -69,6 +73,7 @@ impl fmt::Display for FaultKind {
             Self::RejectedTransaction { reason } => write!(f, "signed a transaction that was rejected: {reason}"),
             Self::UnavailablePayload => f.write_str("announced a payload that it does not provide"),
             Self::Divergent { expected, got } => write!(f, "states root `{got:?}` where `{expected:?}` is agreed"),
+            Self::Stage(fault) => write!(f, "{fault}"),
             Self::Undecodable { error } => write!(f, "sent bytes that are no message: {error}"),
             Self::Equivocation => f.write_str("signed two different statements for one place"),
         }

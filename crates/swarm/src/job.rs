@@ -7,6 +7,8 @@
 use ledger::CommittedSet;
 use wire::{Hash, UnitId};
 
+use crate::pipeline::{StageResult, StageTask, UnitDone};
+
 /// Names a job within one life of a peer. Results for a job that is not the current one are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
@@ -45,7 +47,21 @@ pub enum Job {
         /// The units, with ascending index, at least one.
         units: Vec<UnitAssignment>,
     },
-    /// Apply a round's committed set to the stored state. Every payload that it names was reported by
+    /// In a run of several stages: one pass of a micro-batch. The sum of gradients that it adds to is in memory only, and starts anew with
+    /// every state.
+    Stage(StageTask),
+    /// In a run of several stages: add the mean of what the round's counted tasks added up to the residual and encode a payload, as
+    /// [`Job::Work`] does. A shell that has lost the sum says that it failed.
+    Contribute {
+        /// The round.
+        round: u64,
+        /// Root of the stage's state that the tasks started from.
+        state_root: Hash,
+        /// The units that were added up, in that order, at least one.
+        units: Vec<UnitDone>,
+    },
+    /// Apply a round's committed set to the stored state. With several stages only the own stage's payloads are applied, and the halves of
+    /// bases that the neighbours' have. Every payload that it names was reported by
     /// [`crate::Input::Fetched`]. A payload that does not decode counts as empty, on every peer alike.
     ///
     /// The shell stores the new state (also as a blob) and the residual in one transaction before it reports.
@@ -72,10 +88,23 @@ pub enum Job {
 }
 
 impl Job {
+    /// The units of work that end in a payload; none for other jobs.
+    pub(crate) fn assignments(&self) -> Vec<UnitAssignment> {
+        match self {
+            Self::Work { units, .. } => units.clone(),
+            Self::Contribute { units, .. } => {
+                units.iter().map(|unit| UnitAssignment { index: unit.index, unit: unit.unit }).collect()
+            }
+            Self::Stage(_) | Self::OuterStep { .. } | Self::LoadState { .. } => Vec::new(),
+        }
+    }
+
     /// The round that the job belongs to.
     pub fn round(&self) -> u64 {
         match self {
-            Self::Work { round, .. } | Self::OuterStep { round, .. } | Self::LoadState { round, .. } => *round,
+            Self::Work { round, .. } | Self::Contribute { round, .. } => *round,
+            Self::OuterStep { round, .. } | Self::LoadState { round, .. } => *round,
+            Self::Stage(task) => task.round,
         }
     }
 }
@@ -100,7 +129,9 @@ pub struct UnitResult {
 /// What came of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
-    /// Of [`Job::Work`].
+    /// Of [`Job::Stage`].
+    Stage(StageResult),
+    /// Of [`Job::Work`], and of [`Job::Contribute`] with its units in their order.
     Worked {
         /// The job's round.
         round: u64,

@@ -22,6 +22,7 @@ mod outbox;
 mod output;
 mod peer;
 mod rounds;
+mod stages;
 mod time;
 
 pub use checked::CheckedBlocks;

@@ -6,6 +6,7 @@
 //! | blocks, and catching up on them | `blocks.rs` |
 //! | joining, attesting, training, committing, applying | `rounds.rs` |
 //! | replay or snapshot, and which blobs that needs | `catchup.rs`, `fetches.rs` |
+//! | units that pass through the stages of a model | `stages.rs`, `pipeline.rs` |
 //! | own transactions on their way into a block | `outbox.rs` |
 //! | the validator's duty | `ordering.rs` |
 //!
@@ -22,7 +23,9 @@ use crate::limits::ERROR_TEXT_BYTES_MAX;
 use crate::links::Links;
 use crate::ordering::Ordering;
 use crate::outbox::Outbox;
+use crate::pipeline::{Pipeline, PipelineInput};
 use crate::rounds::Jobs;
+use crate::stages::Stages;
 use crate::{
     Event, Fault, FaultKind, HaltReason, Input, Job, ModelPoint, Output, PeerConfig, Restored, Time, TimeoutReason,
 };
@@ -84,6 +87,8 @@ pub struct Peer {
     pub(crate) fetches: Fetches,
     pub(crate) outbox: Outbox,
     pub(crate) jobs: Jobs,
+    /// The part in the pipeline, in a run of several stages.
+    pub(crate) stages: Option<Stages>,
     pub(crate) model: Option<ModelPoint>,
     /// The state that was chosen instead of replaying, until it is here.
     pub(crate) load: Option<ModelPoint>,
@@ -112,6 +117,8 @@ impl Peer {
         let pace = Pace::new(config.retry_us, config.retry_us_max, id);
         let links = Links::new(id, &charter.validators, &config.peers, pace, now);
         let orders = charter.validators.first() == Some(&id);
+        let several = charter.stages.len() > 1 && config.trains;
+        let stages = several.then(|| Stages::new(Pipeline::new(id, config.pipeline.clone(), now)));
         let ledger = Ledger::new(&config.charter);
         let mut peer = Self {
             identity,
@@ -124,6 +131,7 @@ impl Peer {
             fetches: Fetches::new(id, pace),
             outbox: Outbox::default(),
             jobs: Jobs::default(),
+            stages,
             model: restored.model,
             load: None,
             ordering: orders.then(Ordering::default),
@@ -156,6 +164,7 @@ impl Peer {
             Input::Disconnected(peer) => {
                 self.links.disconnected(peer, now);
                 self.chain.disconnected(peer);
+                self.feed_pipeline(PipelineInput::Down(peer), now, out);
             }
             Input::Received { from, message } => self.on_message(from, message, now, out),
             Input::Undecodable { from, error } => self.on_undecodable(from, &error, now, out),
@@ -192,6 +201,8 @@ impl Peer {
             (self.jobs.next_retry(), TimeoutReason::Job),
             (ordering.and_then(Ordering::next_proposal), TimeoutReason::Propose),
             (deadline(), TimeoutReason::RoundDeadline),
+            (self.stages.as_ref().and_then(Stages::next_due), TimeoutReason::Stage),
+            (self.seal_deadline(), TimeoutReason::Stage),
         ];
         timeouts.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min()
     }
@@ -241,6 +252,9 @@ impl Peer {
             (Some(Job::Work { round, units, .. }), _) => {
                 Activity::Training { round: *round, units: u32::try_from(units.len()).unwrap_or(u32::MAX) }
             }
+            (_, Some(open)) if self.is_in_pipeline(open.round) => {
+                Activity::Training { round: open.round, units: open.units }
+            }
             (_, None) if round.is_some() => self.waiting_for_members(),
             _ if round.is_none_or(|round| round + 1 < target) => Activity::CatchingUp { round, target },
             _ if round.is_some_and(|round| round < target) => Activity::Applying { round: target - 1 },
@@ -253,6 +267,11 @@ impl Peer {
         let joined = self.ledger.accounts().iter().filter(joining).count();
         let joined = u32::try_from(joined).unwrap_or(u32::MAX);
         Activity::WaitingForMembers { joined, needed: self.ledger.charter().start_members }
+    }
+
+    /// Whether units of a round are passed through the own stage.
+    fn is_in_pipeline(&self, round: u64) -> bool {
+        self.stages.as_ref().is_some_and(|stages| stages.pipeline.round() == Some(round) && !stages.is_sealed(round))
     }
 
     fn replay(&mut self, blocks: Vec<Block>) {
@@ -311,6 +330,7 @@ impl Peer {
             return;
         }
         self.greet(peer, out);
+        self.feed_pipeline(PipelineInput::Up(peer), now, out);
         if self.ordering.is_none() && self.ledger.is_validator(&peer) {
             self.submit_all(now, out);
         }
@@ -328,7 +348,9 @@ impl Peer {
             Message::Blocks(blocks) => self.on_answer(from, blocks, now, out),
             Message::Charter(charter) if charter.body.run_id() == self.run => {}
             Message::Charter(_) => self.fault(from, FaultKind::WrongRun, None, now, out),
-            Message::StageCall(_) | Message::StageReply(_) | Message::StageRefusal(_) => {}
+            Message::StageCall(call) => self.feed_pipeline(PipelineInput::Call { from, call }, now, out),
+            Message::StageReply(reply) => self.feed_pipeline(PipelineInput::Reply { from, reply }, now, out),
+            Message::StageRefusal(refusal) => self.feed_pipeline(PipelineInput::Refused { from, refusal }, now, out),
         }
     }
 
@@ -367,6 +389,7 @@ impl Peer {
         out.push(Output::Disconnect(peer));
         self.links.disconnected(peer, now);
         self.chain.disconnected(peer);
+        self.feed_pipeline(PipelineInput::Down(peer), now, out);
     }
 
     /// Does all that is due.

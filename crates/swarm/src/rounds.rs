@@ -40,6 +40,14 @@ impl Jobs {
         self.running.as_ref().map(|(_, job)| job)
     }
 
+    /// Starts a job; none runs.
+    pub(crate) fn run(&mut self, work: Job, out: &mut Vec<Output>) {
+        let job = JobId(self.started);
+        self.started += 1;
+        self.running = Some((job, work.clone()));
+        out.push(Output::Compute { job, work });
+    }
+
     /// When a failed job is tried again.
     pub(crate) fn next_retry(&self) -> Option<Time> {
         self.retry_at
@@ -67,6 +75,7 @@ impl Peer {
         self.cancel_unless(&plan, out);
         self.update_needs(&plan, now);
         self.start_job(&plan, now, out);
+        self.tend_stages(now, out);
     }
 
     /// Takes a job's result; one that is not of the current job is ignored.
@@ -74,13 +83,15 @@ impl Peer {
         let Some((_, work)) = self.jobs.running.take_if(|(running, _)| *running == job) else { return };
         let round = work.round();
         match (work, result) {
+            (Job::Stage(task), result) => self.on_stage_result(&task, result, now, out),
+            (Job::Contribute { .. }, JobResult::Failed { reason, fatal: false }) => self.last_failure = Some(reason),
             (work, JobResult::Failed { reason, fatal: false }) => self.retry_later(&work, reason, now),
             (_, JobResult::Failed { reason, fatal: true }) => self.halt(HaltReason::JobFailed { round, reason }, out),
             (
-                Job::Work { state_root, units, .. },
+                work @ (Job::Work { state_root, .. } | Job::Contribute { state_root, .. }),
                 JobResult::Worked { round: worked, units: results, payload, payload_bytes, residual_root },
-            ) if worked == round && matches_units(&units, &results) && payload_bytes > 0 => {
-                let receipts = self.receipts(round, state_root, &units, &results);
+            ) if worked == round && matches_units(&work.assignments(), &results) && payload_bytes > 0 => {
+                let receipts = self.receipts(round, state_root, &work.assignments(), &results);
                 self.jobs.own_payload = Some((round, payload));
                 self.fetches.hold(payload);
                 let commitment = Commitment { round, payload, payload_bytes, residual_root, receipts };
@@ -214,17 +225,17 @@ impl Peer {
             return;
         }
         let Some(work) = self.job_of(plan) else { return };
-        let job = JobId(self.jobs.started);
-        self.jobs.started += 1;
-        self.jobs.running = Some((job, work.clone()));
-        out.push(Output::Compute { job, work });
+        self.jobs.run(work, out);
     }
 
     /// Plans to try a failed job again. Blobs that it was made from are asked for anew: one may have been lost.
     fn retry_later(&mut self, work: &Job, reason: String, now: Time) {
         let blobs: Vec<Hash> = match work {
-            Job::Work { .. } => Vec::new(),
-            Job::OuterStep { committed, .. } => committed.entries.iter().map(|entry| entry.payload).collect(),
+            Job::Work { .. } | Job::Stage(_) | Job::Contribute { .. } => Vec::new(),
+            Job::OuterStep { committed, .. } => {
+                let needed = committed.entries.iter().filter(|entry| self.needs_stage(entry.stage));
+                needed.map(|entry| entry.payload).collect()
+            }
             Job::LoadState { state_root, .. } => vec![*state_root],
         };
         self.fetches.forget(&blobs);

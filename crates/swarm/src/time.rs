@@ -53,4 +53,6 @@ pub enum TimeoutReason {
     Propose,
     /// The open round reaches its deadline.
     RoundDeadline,
+    /// The pipeline waits for something no longer, or most of a round's time has passed.
+    Stage,
 }

@@ -124,6 +124,11 @@ impl StageShape {
         self.place + 1 == self.stages
     }
 
+    /// Whether a step needs the payloads of the neighbouring stages as well: each has half of a learned basis' gradient.
+    pub fn needs_neighbours(&self) -> bool {
+        self.learned_rank().is_some() && self.stages > 1
+    }
+
     /// The number of the boundary before this stage.
     pub(super) fn boundary_before(&self) -> Option<usize> {
         self.place.checked_sub(1)

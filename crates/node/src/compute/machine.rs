@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use learn::outer::{self, State, StateError};
 use learn::sparseloco::{self, NotFinite, PayloadError, SparsePayload};
 use learn::unit::{self, UnitError, UnitOutput};
 use ledger::CommittedSet;
@@ -12,25 +11,29 @@ use swarm::{Job, JobResult, ModelPoint, UnitAssignment, UnitResult};
 use tensor::Context;
 use wire::Hash;
 
+use super::stage::StageJobs;
 use super::{Effort, Means};
 use crate::blobs::BlobError;
 use crate::member::{Failure, FailureKind};
 use crate::peer::NodeError;
+use crate::state::{ModelState, ModelStateError, Weighted, needed_stages, state_in};
 use crate::store::{Pending, PendingUnit, Point, ResidualFile, StoreError};
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
-enum JobError {
+pub(super) enum JobError {
     #[error("the job was cancelled")]
     Cancelled,
     #[error("the stored state is `{held}`, not `{wanted:?}`")]
     WrongState { held: String, wanted: Hash },
+    #[error("what was added up in round {round} is lost")]
+    LostSum { round: u64 },
     #[error("payload blob `{hash:?}` is not here")]
     NoPayload { hash: Hash },
     #[error("the recipe gives the initial state `{got:?}`, the charter names `{expected:?}`")]
     ForeignRecipe { expected: Hash, got: Hash },
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] ModelStateError),
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
     #[error(transparent)]
@@ -47,7 +50,7 @@ impl JobError {
     /// Whether trying again is pointless.
     fn is_fatal(&self) -> bool {
         match self {
-            Self::Cancelled | Self::WrongState { .. } | Self::NoPayload { .. } => false,
+            Self::Cancelled | Self::WrongState { .. } | Self::LostSum { .. } | Self::NoPayload { .. } => false,
             Self::Blob(BlobError::Missing { .. } | BlobError::Store(StoreError::Corrupt { .. })) => false,
             Self::ForeignRecipe { .. } | Self::State(_) | Self::NotFinite(_) | Self::Diverged(_) => true,
             Self::Payload(_) => true,
@@ -88,21 +91,23 @@ pub(super) struct Ran {
 #[derive(Debug)]
 struct Held {
     root: Hash,
-    state: Arc<State>,
+    state: Arc<ModelState>,
 }
 
 /// A peer's model and what it computes with.
 #[derive(Debug)]
 pub(super) struct Machine {
-    means: Means,
+    pub(super) means: Means,
     held: Option<Held>,
     point: Option<Point>,
     pending: Option<Pending>,
+    /// What a member of one of several stages computes with.
+    pub(super) stage: StageJobs,
 }
 
 impl Machine {
     pub(super) fn new(means: Means) -> Self {
-        Self { means, held: None, point: None, pending: None }
+        Self { means, held: None, point: None, pending: None, stage: StageJobs::default() }
     }
 
     /// Reads the stored point; one whose state is not whole counts as none, and its residual is kept.
@@ -112,13 +117,13 @@ impl Machine {
         self.pending = self.means.store.pending()?;
         let Some(point) = &self.point else { return Ok(None) };
         match self.read_state(point.state_root) {
-            Ok(state) if state.round == point.round => {
+            Ok(state) if state.round() == point.round => {
                 let model = ModelPoint { round: point.round, state_root: point.state_root };
                 self.held = Some(Held { root: point.state_root, state: Arc::new(state) });
                 Ok(Some(model))
             }
             Ok(state) => {
-                tracing::warn!(round = state.round, stored = point.round, "the stored state is of another round");
+                tracing::warn!(round = state.round(), stored = point.round, "the stored state is of another round");
                 Ok(None)
             }
             Err(error) => {
@@ -135,6 +140,8 @@ impl Machine {
             Job::Work { round, state_root, units } => {
                 self.work(round, state_root, &units, &cancelled, &mut effort).await
             }
+            Job::Stage(task) => self.stage_task(task, &mut effort).await,
+            Job::Contribute { round, state_root, units } => self.contribute(round, state_root, &units).await,
             Job::OuterStep { round: _, committed, own_committed } => self.step(committed, own_committed).await,
             Job::LoadState { round, state_root, own_committed_round } => {
                 self.load(round, state_root, own_committed_round).await
@@ -157,38 +164,57 @@ impl Machine {
         cancelled: &Arc<AtomicBool>,
         effort: &mut Effort,
     ) -> Result<JobResult, JobError> {
-        if let Some(pending) = self.pending.as_ref().filter(|pending| answers(pending, round, state_root, units))
-            && self.means.blobs.size(pending.payload).is_some()
-        {
-            return Ok(worked(pending));
+        if let Some(result) = self.stored_work(|pending| answers(pending, round, state_root, units)) {
+            return Ok(result);
         }
         let state = self.state(state_root)?;
-        let outputs = self.train(&state, units, cancelled, effort).await?;
+        let outputs = self.train(state, units, cancelled, effort).await?;
+        let results = unit_results(units, &outputs);
+        let mean = move || {
+            let deltas: Vec<&[f32]> = outputs.iter().map(|output| output.delta.as_slice()).collect();
+            unit::mean_delta(&deltas)
+        };
+        self.pay_in(round, state_root, results, mean).await
+    }
+
+    /// Adds what was trained to the residual, and stores its largest part as a payload.
+    pub(super) async fn pay_in(
+        &mut self,
+        round: u64,
+        state_root: Hash,
+        units: Vec<PendingUnit>,
+        trained: impl FnOnce() -> Vec<f32> + Send + 'static,
+    ) -> Result<JobResult, JobError> {
         let residual = self.point.as_ref().and_then(|point| point.residual.clone());
-        let (means, results) = (self.means.clone(), unit_results(units, &outputs));
-        let (payload, bytes, root) = self
+        let means = self.means.clone();
+        let (payload, payload_bytes, residual) = self
             .on_core(move || -> Result<_, JobError> {
                 let mut error = means.residual(residual.as_ref())?;
                 let compression = means.workload.recipe.compression;
-                let deltas: Vec<&[f32]> = outputs.iter().map(|output| output.delta.as_slice()).collect();
-                sparseloco::fold_residual(&mut error, &unit::mean_delta(&deltas), compression.beta);
-                let payload = sparseloco::encode(means.workload.layout(), compression, &mut error)?;
+                sparseloco::fold_residual(&mut error, &trained(), compression.beta);
+                let payload = sparseloco::encode(means.workload.layout(means.stage), compression, &mut error)?;
                 let left = means.store.write_residual(&format!("{round}-pending"), &to_bytes(&error))?;
                 let bytes = payload.len() as u64;
                 Ok((payload, bytes, left))
             })
             .await?;
         let payload = self.means.blobs.put(payload).await?;
-        let pending = Pending { round, state_root, payload, payload_bytes: bytes, residual: root, units: results };
+        let pending = Pending { round, state_root, payload, payload_bytes, residual, units };
         let result = worked(&pending);
         self.save(self.point.clone(), Some(pending))?;
         Ok(result)
     }
 
+    /// What came of work that is stored already.
+    pub(super) fn stored_work(&self, fits: impl FnOnce(&Pending) -> bool) -> Option<JobResult> {
+        let pending = self.pending.as_ref().filter(|pending| fits(pending))?;
+        self.means.blobs.size(pending.payload).is_some().then(|| worked(pending))
+    }
+
     /// Trains units, as many at a time as there are free cores.
     async fn train(
         &self,
-        state: &Arc<State>,
+        state: Arc<ModelState>,
         units: &[UnitAssignment],
         cancelled: &Arc<AtomicBool>,
         effort: &mut Effort,
@@ -203,6 +229,7 @@ impl Machine {
             let (seed, computing) = (unit.unit.0.0, self.means.time.compute());
             running.push(tokio::task::spawn_blocking(move || {
                 let (_core, _computing, start) = (core, computing, Instant::now());
+                let ModelState::Whole(state) = state.as_ref() else { unreachable!("a stage has tasks instead of work") };
                 let first_step = state.round * workload.recipe.inner_steps;
                 let stop = || flag.load(Ordering::Relaxed);
                 let (recipe, corpus, theta) = (&workload.recipe, &workload.corpus, &state.theta);
@@ -234,16 +261,17 @@ impl Machine {
         {
             return Ok(JobResult::Stepped { round: point.round, state_root: point.state_root });
         }
-        let mut state = self.state(wire::run_root(&committed.state_in))?;
+        let mut state = self.state(state_in(&committed, self.means.stage))?;
         self.held = None;
+        self.stage.forget();
         let means = self.means.clone();
         let stepped = self
             .on_core(move || -> Result<_, JobError> {
-                let payloads = means.payloads(&committed)?;
-                let weighted: Vec<(u64, &SparsePayload)> =
-                    payloads.iter().map(|(weight, payload)| (*weight, payload)).collect();
-                outer::step(&Context::single(), &means.workload.recipe, Arc::make_mut(&mut state), &weighted);
-                let bytes = state.to_bytes(&means.workload.recipe);
+                let stages = needed_stages(&means.workload, means.stage).into_iter();
+                let payloads = stages.map(|stage| Ok((stage, means.payloads(&committed, stage)?)));
+                let payloads: Vec<(u16, Weighted)> = payloads.collect::<Result<_, JobError>>()?;
+                Arc::make_mut(&mut state).step(&means.workload, means.stage, &payloads);
+                let bytes = state.to_bytes(&means.workload, means.stage);
                 Ok((state, bytes))
             })
             .await;
@@ -274,10 +302,10 @@ impl Machine {
             .on_core(move || -> Result<_, JobError> {
                 if round > 0 {
                     let bytes = means.blobs.get(state_root)?;
-                    return Ok((State::from_bytes(&bytes, &means.workload.recipe)?, None));
+                    return Ok((ModelState::from_bytes(&bytes, &means.workload, means.stage)?, None));
                 }
-                let state = State::genesis(&means.workload.recipe);
-                let bytes = state.to_bytes(&means.workload.recipe);
+                let state = ModelState::genesis(&means.workload, means.stage);
+                let bytes = state.to_bytes(&means.workload, means.stage);
                 let got = Hash::of(&bytes);
                 if got != state_root {
                     return Err(JobError::ForeignRecipe { expected: state_root, got });
@@ -285,9 +313,10 @@ impl Machine {
                 Ok((state, Some(bytes)))
             })
             .await?;
-        if state.round != round {
-            return Err(JobError::WrongState { held: format!("of round {}", state.round), wanted: state_root });
+        if state.round() != round {
+            return Err(JobError::WrongState { held: format!("of round {}", state.round()), wanted: state_root });
         }
+        self.stage.forget();
         if let Some(bytes) = bytes {
             self.means.blobs.put(bytes).await?;
         }
@@ -337,11 +366,16 @@ impl Machine {
         Ok(())
     }
 
+    /// The root of the state in memory.
+    pub(super) fn state_root(&self) -> Option<Hash> {
+        self.held.as_ref().map(|held| held.root)
+    }
+
     fn holds(&self, root: Hash) -> bool {
         self.held.as_ref().is_some_and(|held| held.root == root)
     }
 
-    fn state(&self, root: Hash) -> Result<Arc<State>, JobError> {
+    pub(super) fn state(&self, root: Hash) -> Result<Arc<ModelState>, JobError> {
         match &self.held {
             Some(held) if held.root == root => Ok(held.state.clone()),
             Some(held) => Err(JobError::WrongState { held: held.root.short(), wanted: root }),
@@ -358,13 +392,13 @@ impl Machine {
         }
     }
 
-    fn read_state(&self, root: Hash) -> Result<State, JobError> {
+    fn read_state(&self, root: Hash) -> Result<ModelState, JobError> {
         let bytes = self.means.blobs.get(root)?;
-        Ok(State::from_bytes(&bytes, &self.means.workload.recipe)?)
+        Ok(ModelState::from_bytes(&bytes, &self.means.workload, self.means.stage)?)
     }
 
     /// Runs something that computes on a core of its own.
-    async fn on_core<T: Send + 'static>(
+    pub(super) async fn on_core<T: Send + 'static>(
         &self,
         run: impl FnOnce() -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
@@ -381,9 +415,9 @@ impl Machine {
 impl Means {
     /// A stored residual, or zeros when there is none yet.
     fn residual(&self, file: Option<&ResidualFile>) -> Result<Vec<f32>, JobError> {
-        let Some(file) = file else { return Ok(vec![0.0; self.workload.layout().len()]) };
+        let Some(file) = file else { return Ok(vec![0.0; self.workload.layout(self.stage).len()]) };
         let bytes = self.store.read_residual(file)?;
-        let expected = 4 * self.workload.layout().len();
+        let expected = 4 * self.workload.layout(self.stage).len();
         if bytes.len() != expected {
             let path = self.store.directory().join(&file.name);
             return Err(StoreError::corrupt(&path, format!("{} bytes where {expected} are needed", bytes.len())).into());
@@ -395,18 +429,19 @@ impl Means {
     fn unsent(&self, payload: Hash) -> Result<SparsePayload, JobError> {
         let bytes = self.blobs.get(payload)?;
         let compression = self.workload.recipe.compression;
-        sparseloco::decode(self.workload.layout(), compression, &bytes).map_err(JobError::Payload)
+        sparseloco::decode(self.workload.layout(self.stage), compression, &bytes).map_err(JobError::Payload)
     }
 
-    /// The payloads of a set, with their weights, in order. One that does not decode is left out, on every peer alike.
-    fn payloads(&self, committed: &CommittedSet) -> Result<Vec<(u64, SparsePayload)>, JobError> {
-        let mut payloads = Vec::with_capacity(committed.entries.len());
-        for entry in &committed.entries {
+    /// The payloads of a stage in a set, with their weights, in order. One that does not decode is left out, on every peer alike.
+    fn payloads(&self, committed: &CommittedSet, stage: u16) -> Result<Weighted, JobError> {
+        let entries = committed.entries_of(stage);
+        let mut payloads = Vec::with_capacity(entries.len());
+        for entry in entries {
             let bytes = match self.blobs.get(entry.payload) {
                 Err(BlobError::Missing { hash }) => return Err(JobError::NoPayload { hash }),
                 other => other?,
             };
-            match sparseloco::decode(self.workload.layout(), self.workload.recipe.compression, &bytes) {
+            match sparseloco::decode(self.workload.layout(stage), self.workload.recipe.compression, &bytes) {
                 Ok(payload) => payloads.push((entry.tokens, payload)),
                 Err(error) => tracing::warn!(peer = ?entry.peer, %error, "a committed payload does not decode"),
             }

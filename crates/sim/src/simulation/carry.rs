@@ -280,5 +280,6 @@ fn kind_name(kind: &swarm::FaultKind) -> &'static str {
         FaultKind::Divergent { .. } => "divergent",
         FaultKind::Undecodable { .. } => "undecodable",
         FaultKind::Equivocation => "equivocation",
+        FaultKind::Stage(_) => "stage",
     }
 }

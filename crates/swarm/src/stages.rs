@@ -1,0 +1,264 @@
+//! A peer's part in a run of several stages: from the ledger's rounds to its pipeline, and from what that did to a commitment.
+//!
+//! Purpose: the pipeline knows calls and units, the ledger knows rounds and claims; this joins them, and gives the pipeline's tasks the
+//! one place in which jobs run.
+//!
+//! Source: training design, section 3.
+//!
+//! Message sequence of a round: every stage's starting root is canonical → the pipeline opens with its members and units → units pass
+//! through the stages ([`crate::pipeline`]) → members of stage 0 commit once their units are done and nobody is gone whose units have to
+//! be taken over → when stage 0 has claimed every unit, all is done everywhere, and the other stages commit → the round closes.
+//!
+//! Deviations: none of the design's; near the deadline a member commits what it has, so that a round without a stage's last replica loses
+//! only what passed through that.
+//!
+//! Safety: one commitment a round, of exactly the units whose gradients are in the payload, in the order in which they were added up.
+//! Liveness: a member that has counted a unit seals at the latest when most of the round's time has passed.
+//!
+//! What it does not do: it does not decide who calls whom.
+
+use wire::{Action, Block, PeerId};
+
+use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
+use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
+
+/// Parts of a round's time after which members of stage 0 commit what they have, in percent.
+const FIRST_STAGE_SEALS_PERCENT: u64 = 70;
+/// As [`FIRST_STAGE_SEALS_PERCENT`], for the other stages, which have to wait for the first.
+const OTHER_STAGES_SEAL_PERCENT: u64 = 85;
+
+/// What a member of one of several stages works with.
+#[derive(Debug)]
+pub(crate) struct Stages {
+    pub(crate) pipeline: Pipeline,
+    /// A task that waits until no job runs.
+    waiting: Option<StageTask>,
+    /// The round whose sum was asked for.
+    sealing: Option<u64>,
+    /// What is to be paid in.
+    sealed: Option<(u64, Vec<UnitDone>)>,
+}
+
+impl Stages {
+    pub(crate) fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline, waiting: None, sealing: None, sealed: None }
+    }
+
+    /// Whether the sum of a round was asked for.
+    pub(crate) fn is_sealed(&self, round: u64) -> bool {
+        self.sealing == Some(round)
+    }
+
+    /// When the pipeline, or a round's time, wants to be looked at.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.pipeline.poll_timeout()
+    }
+}
+
+impl Peer {
+    /// Whether the run has several stages.
+    pub(crate) fn has_stages(&self) -> bool {
+        self.ledger.charter().stages.len() > 1
+    }
+
+    /// Whether the payloads of a stage are needed for the own state.
+    pub(crate) fn needs_stage(&self, stage: u16) -> bool {
+        let distance = stage.abs_diff(self.config.stage);
+        distance == 0 || self.config.neighbour_payloads && distance == 1
+    }
+
+    /// When most of the open round's time has passed, so that what is counted has to be committed.
+    pub(crate) fn seal_deadline(&self) -> Option<Time> {
+        let (open, stages) = (self.ledger.round()?, self.stages.as_ref()?);
+        let counts = stages.pipeline.round() == Some(open.round) && !stages.pipeline.done().is_empty();
+        if !counts || stages.is_sealed(open.round) {
+            return None;
+        }
+        let percent = if self.config.stage == 0 { FIRST_STAGE_SEALS_PERCENT } else { OTHER_STAGES_SEAL_PERCENT };
+        let time = open.deadline_us.saturating_sub(open.opened_us) / 100 * percent;
+        Some(Time::from_micros(open.opened_us.saturating_add(time)))
+    }
+
+    /// Tells the pipeline something, and does what it wants.
+    pub(crate) fn feed_pipeline(&mut self, input: PipelineInput, now: Time, out: &mut Vec<Output>) {
+        let Some(stages) = &mut self.stages else { return };
+        let mut wanted = Vec::new();
+        stages.pipeline.handle(now, input, &mut wanted);
+        for output in wanted {
+            self.carry_out(output, now, out);
+        }
+    }
+
+    fn carry_out(&mut self, output: PipelineOutput, now: Time, out: &mut Vec<Output>) {
+        let Some(stages) = &mut self.stages else { return };
+        match output {
+            PipelineOutput::Send { to, message } => out.push(Output::Send { to, message }),
+            PipelineOutput::Compute(task) => stages.waiting = Some(task),
+            PipelineOutput::Cancel(task) => {
+                stages.waiting = stages.waiting.take().filter(|waiting| waiting.id != task);
+                if matches!(self.jobs.running(), Some(Job::Stage(running)) if running.id == task) {
+                    self.cancel(out);
+                }
+            }
+            // The shell keeps the activations of the newest forwards, and computes others again.
+            PipelineOutput::Release(_) | PipelineOutput::Done(_) => {}
+            PipelineOutput::Fault { peer, kind, evidence } if kind.is_certain() => {
+                self.fault(peer, FaultKind::Stage(kind), evidence, now, out);
+            }
+            PipelineOutput::Fault { peer, kind, evidence } => {
+                let round = self.target_round();
+                out.push(Output::Fault(crate::Fault { peer, kind: FaultKind::Stage(kind), round, evidence }));
+            }
+            PipelineOutput::Sealed { round, units } => stages.sealed = Some((round, units)),
+        }
+    }
+
+    /// Does all that is due in the stage.
+    pub(crate) fn tend_stages(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.stages.is_none() {
+            return;
+        }
+        self.follow_rounds(now, out);
+        let due = self.stages.as_ref().and_then(Stages::next_due).is_some_and(|at| at <= now);
+        if due {
+            self.feed_pipeline(PipelineInput::Tick, now, out);
+        }
+        if self.is_to_seal(now) {
+            if let Some(stages) = &mut self.stages {
+                stages.sealing = stages.pipeline.round();
+            }
+            self.feed_pipeline(PipelineInput::Seal, now, out);
+        }
+        self.start_stage_job(out);
+    }
+
+    /// Opens the pipeline for the open round once everything for it is here, and closes it with its round.
+    fn follow_rounds(&mut self, now: Time, out: &mut Vec<Output>) {
+        let at = self.stages.as_ref().and_then(|stages| stages.pipeline.round());
+        let open = self.ledger.round().map(|open| open.round);
+        if at.is_some() && (at != open || !self.takes_part()) {
+            self.feed_pipeline(PipelineInput::RoundOver, now, out);
+            if let Some(stages) = &mut self.stages {
+                stages.waiting = None;
+                stages.sealed = stages.sealed.take().filter(|(round, _)| Some(*round) == open);
+            }
+        } else if at.is_some() {
+            return;
+        }
+        let Some(view) = self.round_view() else { return };
+        let round = view.round;
+        if view.sealed
+            && let Some(stages) = &mut self.stages
+        {
+            stages.sealing = Some(round);
+        }
+        self.feed_pipeline(PipelineInput::Round(view), now, out);
+        for (peer, stage, units) in self.claims_of(round) {
+            self.feed_pipeline(PipelineInput::Claimed { peer, stage, units }, now, out);
+        }
+    }
+
+    /// What the pipeline has to know of the open round; none while something for it is missing.
+    fn round_view(&self) -> Option<RoundView> {
+        let (open, model) = (self.ledger.round()?, self.model?);
+        let charter = self.ledger.charter();
+        let stage = open.stage_of(&self.id).filter(|stage| *stage == self.config.stage)?;
+        if !self.takes_part() || model.round != open.round || open.round >= charter.rounds {
+            return None;
+        }
+        let stages = u16::try_from(charter.stages.len()).ok()?;
+        Some(RoundView {
+            round: open.round,
+            stage,
+            state_root: open.run_root()?,
+            units: (0..open.units).map(|index| open.unit_id(index)).collect(),
+            assignment: open.assignment(),
+            members: (0..stages).map(|stage| open.members_of(stage).copied().collect()).collect(),
+            unit_tokens: charter.unit_tokens,
+            sealed: open.commitment(&self.id).is_some() || self.outbox_commits(open.round),
+        })
+    }
+
+    /// The commitments to a round that are in blocks: whose, in which stage, of which units.
+    fn claims_of(&self, round: u64) -> Vec<(PeerId, u16, Vec<u32>)> {
+        let opened_us = self.ledger.round().map_or(0, |open| open.opened_us);
+        let recent = self.chain.blocks.iter().rev().take_while(|block| block.header.body.time_us >= opened_us);
+        recent.flat_map(|block| claims_in(block, round)).collect()
+    }
+
+    /// Tells the pipeline whose commitments a block has.
+    pub(crate) fn note_claims(&mut self, block: &Block, now: Time, out: &mut Vec<Output>) {
+        let Some(round) = self.stages.as_ref().and_then(|stages| stages.pipeline.round()) else { return };
+        for (peer, stage, units) in claims_in(block, round) {
+            self.feed_pipeline(PipelineInput::Claimed { peer, stage, units }, now, out);
+        }
+    }
+
+    /// Whether nothing more is to be counted in this round.
+    fn is_to_seal(&self, now: Time) -> bool {
+        let (Some(open), Some(stages)) = (self.ledger.round(), &self.stages) else { return false };
+        let pipeline = &stages.pipeline;
+        if pipeline.round() != Some(open.round) || stages.is_sealed(open.round) || pipeline.done().is_empty() {
+            return false;
+        }
+        if self.seal_deadline().is_some_and(|at| at <= now) {
+            return true;
+        }
+        let mut unclaimed = (0..open.units).filter(|unit| !open.is_claimed(0, *unit));
+        let ready = match self.config.stage {
+            // Nobody is gone whose units have to be taken over first.
+            0 => {
+                let assignment = open.assignment();
+                unclaimed.all(|unit| {
+                    let whose = assignment.get(unit as usize);
+                    let done = pipeline.done().iter().any(|done| done.index == unit);
+                    done || whose.is_some_and(|peer| *peer != self.id && self.links.is_up(*peer))
+                })
+            }
+            _ => unclaimed.next().is_none(),
+        };
+        ready && pipeline.is_idle()
+    }
+
+    /// Starts the payload, or else the task that waits, when no other job runs.
+    fn start_stage_job(&mut self, out: &mut Vec<Output>) {
+        if self.jobs.running().is_some() {
+            return;
+        }
+        let (Some(stages), Some(model)) = (&mut self.stages, self.model) else { return };
+        if let Some((round, units)) = stages.sealed.take()
+            && round == model.round
+            && !units.is_empty()
+        {
+            self.jobs.run(Job::Contribute { round, state_root: model.state_root, units }, out);
+        } else if let Some(task) = stages.waiting.take() {
+            self.jobs.run(Job::Stage(task), out);
+        }
+    }
+
+    /// Takes the result of a task.
+    pub(crate) fn on_stage_result(&mut self, task: &StageTask, result: JobResult, now: Time, out: &mut Vec<Output>) {
+        let result = match result {
+            JobResult::Stage(result) => result,
+            JobResult::Failed { reason, .. } => StageResult::Failed { reason },
+            other => StageResult::Failed { reason: format!("the result does not belong to a task: {other:?}") },
+        };
+        if let StageResult::Failed { reason } = &result {
+            self.last_failure = Some(reason.clone());
+        }
+        self.feed_pipeline(PipelineInput::Computed { task: task.id, result }, now, out);
+    }
+}
+
+/// The commitments to a round in one block.
+fn claims_in(block: &Block, round: u64) -> impl Iterator<Item = (PeerId, u16, Vec<u32>)> + '_ {
+    block.transactions.iter().filter_map(move |transaction| match &transaction.body.action {
+        Action::Commit(commitment) if commitment.round == round => {
+            let stage = commitment.receipts.first()?.body.stage;
+            let units = commitment.receipts.iter().map(|receipt| receipt.body.index).collect();
+            Some((transaction.signer, stage, units))
+        }
+        _ => None,
+    })
+}
+
