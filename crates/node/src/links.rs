@@ -18,8 +18,8 @@
 //!
 //! Deviations from a real link: a lost datagram has used its sender's uplink, and never its receiver's downlink; jitter
 //! does not reorder datagrams of one pair; there is no slot, frame or burst of a medium; the router's queue drops at its
-//! tail and marks nothing. Delivery is late by up to about a millisecond, the timer's grain, and by what the machine needs
-//! to run the proxy's thread. A datagram that the operating system drops before the proxy reads it (a full socket buffer)
+//! tail and marks nothing. Delivery is late by up to [`proxy::NAP_US_MIN`], and by what the machine needs to wake the
+//! proxy's threads. A datagram that the operating system drops before the proxy reads it, since a socket's buffer is full,
 //! is counted by nobody.
 //!
 //! Bounded: [`shaper::QUEUE_US_MAX`] of waiting per direction, [`medium::IN_FLIGHT_BYTES_MAX`] of datagrams under way.

@@ -1,8 +1,8 @@
 //! Real sockets on loopback with a [`Medium`] between them.
 //!
-//! One thread of its own runs everything, so that a busy runtime of the peers does not hold up their datagrams: a task per
-//! front reads what was sent there, and one task sends what is due. Each datagram is charged [`HEADER_BYTES`] more than it
-//! holds, as a line would, so that counts compare with [`crate::transport::Traffic`].
+//! Two threads of its own run it, so that a busy runtime of the peers does not hold up their datagrams: one reads what was
+//! sent to the fronts, one sleeps until something is due, to [`NAP_US_MIN`], and sends it. Each datagram is charged
+//! [`HEADER_BYTES`] more than it holds, as a line would, so that counts compare with [`crate::transport::Traffic`].
 //!
 //! A datagram from an address that no peer has is dropped and counted. A peer that comes back at another address keeps its
 //! front.
@@ -10,10 +10,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::oneshot;
 use wire::PeerId;
 
 use super::medium::{LinkCounts, Medium, Tally};
@@ -21,13 +22,15 @@ use super::spec::LinkSpec;
 
 /// IPv4 and UDP headers of one datagram, in bytes.
 pub const HEADER_BYTES: u64 = 20 + 8;
-/// The name of the proxy's thread, by which tools find what it costs.
+/// The name of the proxy's threads, by which tools find what they cost.
 pub const THREAD_NAME: &str = "cairn-links";
+
+/// The delivering thread looks no more often than this, so that a fast link costs no wake-up per datagram.
+pub const NAP_US_MIN: u64 = 250;
 
 /// Datagrams that are read or sent before others have their turn.
 const BATCH: usize = 32;
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
-const FRONTS_QUEUED_MAX: usize = 64;
 /// Tasks that run before sockets are looked at again: few, since they are nearly always ready when it matters.
 const EVENT_INTERVAL: u32 = 4;
 
@@ -74,16 +77,18 @@ impl NetworkCounts {
 #[derive(Debug)]
 pub struct ShapedNetwork {
     shared: Arc<Shared>,
-    fronts: Option<mpsc::Sender<(UdpSocket, usize)>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    runtime: tokio::runtime::Handle,
+    /// Dropped to end the reading thread.
+    reading: Option<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     started: Instant,
     state: Mutex<State>,
-    /// Something is due earlier than before.
-    earlier: Notify,
+    /// Something is due earlier than before, or the network has ended.
+    earlier: Condvar,
 }
 
 #[derive(Debug)]
@@ -94,6 +99,7 @@ struct State {
     by_address: HashMap<SocketAddr, usize>,
     unknown: Tally,
     refused: Tally,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -117,16 +123,20 @@ impl ShapedNetwork {
             by_address: HashMap::new(),
             unknown: Tally::default(),
             refused: Tally::default(),
+            ended: false,
         };
-        let shared = Arc::new(Shared { started: Instant::now(), state: Mutex::new(state), earlier: Notify::new() });
+        let shared = Arc::new(Shared { started: Instant::now(), state: Mutex::new(state), earlier: Condvar::new() });
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
-        let (fronts, new_fronts) = mpsc::channel(FRONTS_QUEUED_MAX);
-        let running = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .spawn(move || runtime.block_on(run(running, new_fronts)))?;
-        Ok(Self { shared, fronts: Some(fronts), thread: Some(thread) })
+            tokio::runtime::Builder::new_current_thread().enable_io().event_interval(EVENT_INTERVAL).build()?;
+        let (handle, delivering) = (runtime.handle().clone(), shared.clone());
+        let (reading, ended) = oneshot::channel::<()>();
+        let mut network = Self { shared, runtime: handle, reading: Some(reading), threads: Vec::new() };
+        network.threads.push(thread(move || {
+            // An error means that the network was dropped, which is what this waits for.
+            let _ = runtime.block_on(ended);
+        })?);
+        network.threads.push(thread(move || delivering.deliver())?);
+        Ok(network)
     }
 
     /// Puts a peer that listens at `address` behind a link, and gives the front where the others find it. A peer that is
@@ -141,16 +151,12 @@ impl ShapedNetwork {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         front.set_nonblocking(true)?;
         let (front_address, reading) = (front.local_addr()?, front.try_clone()?);
-        let place = {
-            let mut state = self.shared.state();
-            let place = state.medium.add(spec);
-            state.peers.push(Peer { id: peer, address, front, front_address });
-            state.by_id.insert(peer, place);
-            state.by_address.insert(address, place);
-            place
+        let reading = {
+            let _inside = self.runtime.enter();
+            tokio::net::UdpSocket::from_std(reading)?
         };
-        let fronts = self.fronts.as_ref().expect("the channel is open until the network is dropped");
-        fronts.try_send((reading, place)).map_err(|error| io::Error::other(error.to_string()))?;
+        let place = self.shared.state().add(Peer { id: peer, address, front, front_address }, spec);
+        self.runtime.spawn(self.shared.clone().listen(reading, place));
         Ok(front_address)
     }
 
@@ -202,13 +208,19 @@ impl ShapedNetwork {
 
 impl Drop for ShapedNetwork {
     fn drop(&mut self) {
-        self.fronts = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("the thread of the links ended unexpectedly");
+        self.reading = None;
+        self.shared.state().ended = true;
+        self.shared.earlier.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread of the links ended unexpectedly");
+            }
         }
     }
+}
+
+fn thread(run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(run)
 }
 
 impl Shared {
@@ -236,29 +248,69 @@ impl Shared {
                 Err(error) => tracing::trace!(%error, "a front could not be read"),
             }
         }
+        // What is due already need not wait for the other thread.
+        state.send(|| self.now_us());
         let due = state.medium.due_us();
+        drop(state);
         if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
             self.earlier.notify_one();
         }
         more
     }
 
-    /// Sends what is due, up to a batch, and tells when to look again.
-    fn send(&self) -> Option<u64> {
-        let mut state = self.state();
-        for _ in 0..BATCH {
-            let Some(delivery) = state.medium.poll(self.now_us()) else { break };
-            let (front, address) = (&state.peers[delivery.from].front, state.peers[delivery.to].address);
-            if let Err(error) = front.send_to(&delivery.payload, address) {
-                tracing::trace!(%error, "a datagram could not be delivered");
-                state.refused.count(charged(&delivery.payload));
+    /// Reads a front until the network is dropped.
+    async fn listen(self: Arc<Self>, socket: tokio::net::UdpSocket, place: usize) {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        while socket.readable().await.is_ok() {
+            if self.read(&socket, place, &mut buffer) {
+                tokio::task::yield_now().await;
             }
         }
-        state.medium.due_us()
+    }
+
+    /// Sends what is due when it is, until the network is dropped.
+    fn deliver(&self) {
+        loop {
+            let mut state = self.state();
+            state.send(|| self.now_us());
+            if state.ended {
+                return;
+            }
+            let now_us = self.now_us();
+            // Whatever ends the wait, it is time to look again; a panic of another thread holding the lock changes nothing.
+            match state.medium.due_us() {
+                Some(due_us) if due_us <= now_us => {}
+                Some(due_us) => {
+                    let nap_us = (due_us - now_us).max(NAP_US_MIN);
+                    drop(self.earlier.wait_timeout(state, Duration::from_micros(nap_us)));
+                }
+                None => drop(self.earlier.wait(state)),
+            }
+        }
     }
 }
 
 impl State {
+    /// Sends what is due, up to a batch.
+    fn send(&mut self, now_us: impl Fn() -> u64) {
+        for _ in 0..BATCH {
+            let Some(delivery) = self.medium.poll(now_us()) else { return };
+            let (front, address) = (&self.peers[delivery.from].front, self.peers[delivery.to].address);
+            if let Err(error) = front.send_to(&delivery.payload, address) {
+                tracing::trace!(%error, "a datagram could not be delivered");
+                self.refused.count(charged(&delivery.payload));
+            }
+        }
+    }
+
+    fn add(&mut self, peer: Peer, spec: LinkSpec) -> usize {
+        let place = self.medium.add(spec);
+        self.by_id.insert(peer.id, place);
+        self.by_address.insert(peer.address, place);
+        self.peers.push(peer);
+        place
+    }
+
     fn move_to(&mut self, peer: PeerId, address: SocketAddr, spec: LinkSpec) -> Option<SocketAddr> {
         let place = *self.by_id.get(&peer)?;
         let old = std::mem::replace(&mut self.peers[place].address, address);
@@ -278,42 +330,6 @@ impl State {
 
 fn charged(datagram: &[u8]) -> u64 {
     datagram.len() as u64 + HEADER_BYTES
-}
-
-/// Runs until the network is dropped.
-async fn run(shared: Arc<Shared>, mut fronts: mpsc::Receiver<(UdpSocket, usize)>) {
-    tokio::spawn(deliver(shared.clone()));
-    while let Some((socket, place)) = fronts.recv().await {
-        match tokio::net::UdpSocket::from_std(socket) {
-            Ok(socket) => {
-                tokio::spawn(listen(shared.clone(), socket, place));
-            }
-            Err(error) => tracing::error!(%error, "a front cannot be read: nothing will reach its peer"),
-        }
-    }
-}
-
-async fn listen(shared: Arc<Shared>, socket: tokio::net::UdpSocket, place: usize) {
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-    while socket.readable().await.is_ok() {
-        if shared.read(&socket, place, &mut buffer) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-async fn deliver(shared: Arc<Shared>) {
-    loop {
-        match shared.send() {
-            None => shared.earlier.notified().await,
-            Some(due_us) if due_us <= shared.now_us() => tokio::task::yield_now().await,
-            Some(due_us) => {
-                let due = tokio::time::Instant::from_std(shared.started + Duration::from_micros(due_us));
-                // Either way it is time to look again.
-                let _ = tokio::time::timeout_at(due, shared.earlier.notified()).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
