@@ -102,6 +102,10 @@ pub(crate) struct UpArgs {
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,
+    /// Put every peer behind a bad link, DOWN/UP,ROUND-TRIP,LOSS, e.g. `80M/20M,50ms,1%`: rates in bit/s, the round-trip time
+    /// between two peers (`50ms+-10ms` with jitter), datagrams lost on the way; any part may be left out
+    #[arg(long, value_name = "LINK")]
+    pub(crate) link: Option<String>,
     /// Start a new run instead of resuming the one in the data directory
     #[arg(long)]
     pub(crate) fresh: bool,

@@ -42,6 +42,7 @@ fn network(workload: &Arc<Workload>, rounds: u64) -> f64 {
         peers: PEERS,
         cores: Cores::all(),
         processes: None,
+        link: None,
         fresh: false,
         baseline: None,
     };

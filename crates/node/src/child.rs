@@ -54,6 +54,8 @@ pub struct ChildConfig {
     pub cores: usize,
     /// Where to listen.
     pub bind: SocketAddr,
+    /// Whether to use the addresses that the parent tells and no path besides.
+    pub fixed_paths: bool,
     /// The ids of the run's known peers.
     pub peers: Vec<PeerId>,
 }
@@ -218,7 +220,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         charter,
         workload: Arc::new(workload),
         cores: Cores::new(config.cores),
-        transport: TransportConfig { bind: config.bind, ..TransportConfig::default() },
+        transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
         peers: config.peers,
         checked: CheckedBlocks::default(),
     })

@@ -3,7 +3,12 @@
 //! Peer 1 has the user's key, founds the run and orders its blocks. When the newest run of the data directory has the same
 //! recipe, corpus and number of peers, it goes on where it stopped, or is served on when it is complete; otherwise, or when
 //! that is asked for, a new one is founded beside it.
+//!
+//! With a link, every peer sits behind one of its own: the cluster runs a [`ShapedNetwork`], tells peers the fronts of the
+//! others instead of their addresses, and keeps them from finding other paths. That holds for peers in processes of their
+//! own, too: the network is the parent's.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +21,8 @@ use wire::{Identity, PeerId, RunId};
 use crate::Checkpoint;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
 use crate::home::{Home, RunHome};
-use crate::member::{Failure, Member};
+use crate::links::{LinkSpec, ShapedNetwork};
+use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
 use crate::peer::{self, NodeConfig, NodeError};
 use crate::store::StoreError;
@@ -45,6 +51,8 @@ pub struct ClusterConfig {
     pub cores: Cores,
     /// How to run each peer in a process of its own; none runs all in this one.
     pub processes: Option<ChildProgram>,
+    /// The access link of every peer; none leaves them on loopback as it is.
+    pub link: Option<LinkSpec>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,
     /// The recorded baseline of the recipe, for people to compare with.
@@ -58,6 +66,7 @@ pub struct Cluster {
     run: RunHome,
     resumed: bool,
     members: Vec<Member>,
+    network: Option<ShapedNetwork>,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -76,7 +85,11 @@ impl Cluster {
         let (run, resumed) = choose_run(&home, &config, &identities[0]).map_err(failure)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
         let members = start_members(&home, &run, &config, &identities).await?;
-        let addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
+        let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
+        let network = match config.link {
+            Some(link) => Some(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -91,7 +104,7 @@ impl Cluster {
         for member in &members {
             member.introduce(addresses.clone()).await;
         }
-        Ok(Self { home, run, resumed, members, observer, observing, stop })
+        Ok(Self { home, run, resumed, members, network, observer, observing, stop })
     }
 
     /// The data directory.
@@ -117,6 +130,11 @@ impl Cluster {
     /// The peers, in the order of their numbers.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The links between the peers, when they are shaped: to count, to change and to cut them.
+    pub fn network(&self) -> Option<&ShapedNetwork> {
+        self.network.as_ref()
     }
 
     /// What is observed; cheap to clone and to keep.
@@ -156,7 +174,7 @@ impl Cluster {
         let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         ended.unwrap_or_else(|| {
             Outcome::Failed(Failure {
-                kind: crate::member::FailureKind::Unexpected,
+                kind: FailureKind::Unexpected,
                 message: "the observer ended unexpectedly".to_owned(),
                 hint: "start again: it goes on from the last committed round".to_owned(),
             })
@@ -203,6 +221,25 @@ fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result
     Ok((home.found_run(founder, &config.workload, charter)?, false))
 }
 
+/// Puts every peer behind a link, and replaces its address by its front.
+fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) -> std::io::Result<ShapedNetwork> {
+    let id = run.charter().body.run_id();
+    let (seed, _) = id.0.0.split_first_chunk().expect("a hash is longer than a seed");
+    let network = ShapedNetwork::start(u64::from_le_bytes(*seed))?;
+    for (peer, address) in addresses {
+        *address = network.add(*peer, *address, link)?;
+    }
+    Ok(network)
+}
+
+fn network_failure(error: &std::io::Error) -> Failure {
+    Failure {
+        kind: FailureKind::Network,
+        message: format!("cannot shape the links between the peers: {error}"),
+        hint: "check that UDP on the loopback interface is permitted, or start without `--link`".to_owned(),
+    }
+}
+
 async fn start_members(
     home: &Home,
     run: &RunHome,
@@ -243,7 +280,7 @@ async fn start_task(
         charter: run.charter().clone(),
         workload: config.workload.clone(),
         cores: config.cores.clone(),
-        transport: TransportConfig::default(),
+        transport: TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() },
         peers: ids.to_vec(),
         checked: checked.clone(),
     };
@@ -266,6 +303,7 @@ async fn start_process(
         data: config.data.clone(),
         cores: (config.cores.count() / ids.len()).max(1),
         bind: TransportConfig::default().bind,
+        fixed_paths: config.link.is_some(),
         peers: ids.to_vec(),
     };
     ChildHandle::start(program, &child).await.map(Member::Process)

@@ -3,6 +3,7 @@
 //! | part | module |
 //! |---|---|
 //! | QUIC connections and messages | [`transport`] |
+//! | bad links between the peers of one machine | [`links`] |
 //! | content-addressed blobs | [`blobs`] |
 //! | what a peer keeps on disk | [`store`], [`identity`] |
 //! | jobs on threads | [`compute`], [`workload`], [`time`] |
@@ -22,6 +23,7 @@ pub mod cluster;
 pub mod compute;
 pub mod home;
 pub mod identity;
+pub mod links;
 pub mod member;
 pub mod models;
 pub mod observe;
@@ -39,6 +41,7 @@ pub mod workload;
 
 pub use checkpoint::{Checkpoint, TextFormat};
 pub use cluster::{Cluster, ClusterConfig};
+pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};
 pub use models::{Manifest, Models, ModelsError};
 pub use observe::{Observer, Outcome, Summary};

@@ -16,8 +16,12 @@
 //! not fit is dropped and counted, since the protocol repeats by timer what matters. In: [`BYTES_INBOUND_MAX`] bytes of
 //! decoded frames over all peers; then readers stop reading, and QUIC's flow control slows the senders.
 //!
+//! Paths. By default, endpoints tell each other their own addresses over a connection, and move it to the fastest path that
+//! they find. With [`TransportConfig::fixed_paths`] they use the addresses of the address book and no others: see `fixed`.
+//!
 //! What it deliberately does not do: decide whom to connect to, retry, or look into messages.
 
+mod fixed;
 mod link;
 mod traffic;
 
@@ -27,12 +31,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{Connection, ConnectionError, PortmapperConfig, VarInt, presets};
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::provider::events::EventSender;
 use tokio::sync::{Semaphore, mpsc};
 use wire::{Identity, Message, PeerId};
 
+use fixed::FixedPaths;
 use link::{Link, LinkEvent};
 use traffic::Meters;
 pub use traffic::Traffic;
@@ -63,11 +68,13 @@ pub struct TransportConfig {
     pub bind: SocketAddr,
     /// The protocol to speak and to accept: [`ALPN`].
     pub alpn: Vec<u8>,
+    /// Whether to use the addresses of the address book and no path besides, as peers behind shaped links must.
+    pub fixed_paths: bool,
 }
 
 impl Default for TransportConfig {
     fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 0)), alpn: ALPN.to_vec() }
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 0)), alpn: ALPN.to_vec(), fixed_paths: false }
     }
 }
 
@@ -171,19 +178,23 @@ impl Transport {
         if blobs.is_some() {
             alpns.push(iroh_blobs::ALPN.to_vec());
         }
-        let endpoint = Endpoint::builder(presets::Minimal)
+        let builder = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
             .portmapper_config(PortmapperConfig::Disabled)
             .secret_key(SecretKey::from_bytes(&identity.secret()))
             .alpns(alpns)
-            .clear_ip_transports()
-            .bind_addr(config.bind)
-            .map_err(|error| bind_error(error.to_string()))?
-            .bind()
-            .await
-            .map_err(|error| bind_error(format!("{error:#}")))?;
+            .clear_ip_transports();
+        let (builder, fixed) = if config.fixed_paths {
+            let paths = FixedPaths::bind(config.bind).map_err(|error| bind_error(error.to_string()))?;
+            let address = paths.address();
+            (builder.add_custom_transport(Arc::new(paths)), Some(address))
+        } else {
+            (builder.bind_addr(config.bind).map_err(|error| bind_error(error.to_string()))?, None)
+        };
+        let endpoint = builder.bind().await.map_err(|error| bind_error(format!("{error:#}")))?;
         let dialer = Dialer {
             endpoint,
+            fixed,
             own: identity.id(),
             alpn: Arc::from(config.alpn.as_slice()),
             book: Arc::default(),
@@ -345,6 +356,8 @@ impl Drop for Transport {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
+    /// Where it listens when its paths are fixed.
+    fixed: Option<SocketAddr>,
     own: PeerId,
     alpn: Arc<[u8]>,
     book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
@@ -355,7 +368,8 @@ pub struct Dialer {
 impl Dialer {
     /// The address that the endpoint listens on.
     pub fn address(&self) -> SocketAddr {
-        self.endpoint.bound_sockets().into_iter().next().expect("a bound endpoint has a socket")
+        let first = || self.endpoint.bound_sockets().into_iter().next().expect("a bound endpoint has a socket");
+        self.fixed.unwrap_or_else(first)
     }
 
     /// Notes where a peer listens.
@@ -388,9 +402,13 @@ impl Dialer {
         let address = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
         let address = address.ok_or(TransportError::UnknownPeer { peer })?;
         let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
+        let address = match self.fixed {
+            Some(_) => TransportAddr::Custom(fixed::path_to(address)),
+            None => TransportAddr::Ip(address),
+        };
         let connecting = self
             .endpoint
-            .connect_with_opts(EndpointAddr::new(id).with_ip_addr(address), alpn, Default::default())
+            .connect_with_opts(EndpointAddr::from_parts(id, [address]), alpn, Default::default())
             .await
             .map_err(|error| unreachable(format!("{error:#}")))?;
         let connection = connecting.await.map_err(|error| match &error {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use gateway::GatewayState;
 use node::child::ChildProgram;
+use node::links::LinkSpecError;
 use node::view::NetEvent;
 use node::workload::Cores;
-use node::{Cluster, ClusterConfig, Outcome as RunOutcome, Summary};
+use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
 use tokio::sync::watch;
 
 use crate::cli::UpArgs;
@@ -24,13 +25,14 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Trains, shows and serves until the run is complete and Ctrl-C is pressed.
 pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
+    let link = args.link.as_deref().map(link).transpose()?;
     let server = serving::bind(&args.page).await?;
-    let config = config(args, home)?;
+    let config = config(args, home, link)?;
     let (name, parameters) = (config.workload.recipe.name.clone(), config.workload.parameters());
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
     let note = ServingNote::write(home, url.trim_end_matches('/'));
-    eprintln!("{}", headline(&cluster, &name, parameters, &url));
+    eprintln!("{}", headline(&cluster, &name, parameters, link, &url));
     let (stop, stopped) = watch::channel(false);
     let serving = serving::start(server, gateway_state(&cluster, home), stopped);
     let outcome = watch_run(&cluster, args).await;
@@ -45,7 +47,7 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     outcome.and(served)
 }
 
-fn config(args: &UpArgs, home: &Path) -> Outcome<ClusterConfig> {
+fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<ClusterConfig> {
     let mut recipe = workload::recipe(&args.recipe)?;
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
     recipe.units_per_round = recipe.units_per_round.max(args.peers);
@@ -59,8 +61,13 @@ fn config(args: &UpArgs, home: &Path) -> Outcome<ClusterConfig> {
         peers: args.peers as usize,
         cores: Cores::all(),
         processes,
+        link,
         fresh: args.fresh,
     })
+}
+
+fn link(text: &str) -> Outcome<LinkSpec> {
+    text.parse().map_err(|error: LinkSpecError| Failure::new(Code::BadInput, &error).hint(error.hint()))
 }
 
 fn child_program() -> Outcome<ChildProgram> {
@@ -69,7 +76,7 @@ fn child_program() -> Outcome<ChildProgram> {
     Ok(ChildProgram { program, arguments: vec!["peer".into()] })
 }
 
-fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String {
+fn headline(cluster: &Cluster, name: &str, parameters: u64, link: Option<LinkSpec>, url: &str) -> String {
     let peers = cluster.members().len();
     let complete = cluster.state().run.is_some_and(|run| run.round >= run.rounds);
     let (verb, hint) = match cluster.is_resumed() {
@@ -77,8 +84,9 @@ fn headline(cluster: &Cluster, name: &str, parameters: u64, url: &str) -> String
         true => ("resuming", ""),
         false => ("training", ""),
     };
+    let link = link.map_or_else(String::new, |link| format!(", each behind a link of {link}"));
     format!(
-        "\n  {verb} `{name}`: {} parameters, {peers} peers on this machine\n  pages and API: {url}{hint}\n",
+        "\n  {verb} `{name}`: {} parameters, {peers} peers on this machine{link}\n  pages and API: {url}{hint}\n",
         count(parameters as f64)
     )
 }

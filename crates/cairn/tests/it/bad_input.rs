@@ -50,6 +50,18 @@ fn a_recipe_with_a_bad_value_names_the_field() {
 }
 
 #[test]
+fn a_link_that_cannot_be_read_is_refused_with_an_example() {
+    let place = Place::new();
+    for (link, expected) in [("80m/20m", "`80m/20m`"), ("80M,50ms,40ms", "a second time"), ("80M,150%", "out of range")]
+    {
+        let (code, said) = failed(&place.run(&["up", "--preset", "tiny", "--port", "0", "--link", link]));
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains(expected) && said.contains("hint:"), "`{said}` does not say {expected}, or what to do");
+    }
+    assert!(!place.home().exists(), "nothing was started");
+}
+
+#[test]
 fn a_busy_port_says_which_and_how_to_choose_another() {
     let place = Place::new();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

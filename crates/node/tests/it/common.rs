@@ -33,6 +33,7 @@ pub(crate) fn config(home: &Path, peers: usize) -> ClusterConfig {
         peers,
         cores: Cores::all(),
         processes: None,
+        link: None,
         fresh: false,
         baseline: None,
     }

@@ -7,5 +7,6 @@ mod cluster;
 mod common;
 mod disk;
 mod faults;
+mod links;
 mod processes;
 mod transport;

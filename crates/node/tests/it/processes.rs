@@ -15,7 +15,7 @@ fn program() -> ChildProgram {
     ChildProgram { program: "env".into(), arguments }
 }
 
-fn config_of_processes(home: &std::path::Path, peers: usize) -> ClusterConfig {
+pub(crate) fn config_of_processes(home: &std::path::Path, peers: usize) -> ClusterConfig {
     ClusterConfig { processes: Some(program()), ..config(home, peers) }
 }
 
