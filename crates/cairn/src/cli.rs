@@ -99,6 +99,13 @@ pub(crate) struct UpArgs {
     /// How many peers to start
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) peers: u32,
+    /// Cut the model into this many stages, so that no peer holds all of it; peers take turns, with two or more in each
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) stages: u16,
+    /// Which numbers travel between stages, SPACE,PRECISION: `full`, `subspace:RANK` or `projector:RANK`, and `f32`, `bf16`, `int8` or
+    /// `int4`
+    #[arg(long, value_name = "CODEC", default_value = "full,int8")]
+    pub(crate) codec: String,
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,

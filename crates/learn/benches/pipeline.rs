@@ -2,14 +2,13 @@
 //!
 //! `cargo bench -p learn --bench pipeline -- [--seeds N] [--rounds N] [--threads N] [--set path=value]... [CASE]...`
 //!
-//! A case is `space,precision[,replicas]`: `full`, `subspace:RANK` or `projector:RANK:RATE`; a precision, or two as `forward/backward`;
-//! and how many replicas of each stage exchange compressed gradients (none: one replica, nothing compressed). Without cases it runs those
-//! of `docs/experiments.md`. Everything runs in one process with the arithmetic of a network run, so its figures are the same on every
+//! A case is a codec as `cairn up --codec` takes it, and how many replicas of each stage exchange compressed gradients, as in
+//! `projector:16,int4,2` (none: one replica, nothing compressed). Without cases it runs those of `docs/experiments.md`. Everything runs in one process with the arithmetic of a network run, so its figures are the same on every
 //! machine.
 
 use std::time::Instant;
 
-use learn::boundary::{Precision, Space};
+use learn::boundary::{Codec, Precision, Space};
 use learn::data::Corpus;
 use learn::pipeline::{LocalPipeline, Setting};
 use learn::recipe::{Compression, Outer, Pipeline, Recipe};
@@ -18,7 +17,7 @@ use tensor::Context;
 
 const STAGES: usize = 4;
 const CASES: [&str; 6] =
-    ["full,f32", "full,int8", "projector:16:0.1,int4", "subspace:16,f32", "full,f32,2", "projector:16:0.1,int4,2"];
+    ["full,f32", "full,int8", "projector:16,int4", "subspace:16,f32", "full,f32,2", "projector:16,int4,2"];
 
 /// The recipe: the default run's model with a head of its own, a layer for each stage, 1024 tokens a step.
 fn recipe() -> Recipe {
@@ -131,28 +130,18 @@ impl Options {
 }
 
 fn case(name: &str) -> Case {
-    let parts: Vec<&str> = name.split(',').collect();
-    let number = |text: Option<&&str>| text.and_then(|text| text.parse::<f32>().ok()).expect("a number in a case");
-    let space: Vec<&str> = parts[0].split(':').collect();
-    let rank = || number(space.get(1)) as usize;
-    let space = match space[0] {
-        "full" => Space::Full,
-        "subspace" => Space::Subspace { rank: rank() },
-        "projector" => Space::Projector { rank: rank(), rate: number(space.get(2)) },
-        other => panic!("`{other}` is no space"),
+    let (codec, replicas) = match name.split(',').collect::<Vec<_>>()[..] {
+        [space, precision, replicas] => {
+            (format!("{space},{precision}"), Some(replicas.parse().expect("a number of replicas")))
+        }
+        _ => (name.to_owned(), None),
     };
-    let precisions = parts.get(1).copied().unwrap_or("f32");
-    let (forward, backward) = precisions.split_once('/').unwrap_or((precisions, precisions));
-    let precision = |name: &str| {
-        let found = Precision::ALL.into_iter().find(|precision| precision.name() == name);
-        found.unwrap_or_else(|| panic!("`{name}` is no precision"))
-    };
-    let replicas = parts.get(2).map(|_| number(parts.get(2)) as usize);
+    let Codec { space, precision } = codec.parse().unwrap_or_else(|error| panic!("{error}"));
     let setting = Setting {
         replicas: replicas.unwrap_or(1),
         compressed: replicas.is_some(),
-        forward: precision(forward),
-        backward: precision(backward),
+        forward: precision,
+        backward: precision,
     };
     Case { name: name.to_owned(), space, setting }
 }

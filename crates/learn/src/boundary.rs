@@ -22,6 +22,7 @@
 //!
 //! What it deliberately does not do: choose a precision (that needs a measured link), or know peers.
 
+mod codec;
 mod numbers;
 mod space;
 
@@ -30,6 +31,7 @@ pub const HIDDEN_MAX: u32 = 1_000_000;
 /// Largest magnitude of a number of a gradient of a mean loss.
 pub const GRADIENT_MAX: u32 = 1_000;
 
+pub use codec::{BASIS_RATE, Codec, CodecError};
 pub use numbers::{HEADER_BYTES, Precision, Rounding, decode, encode, encoded_bytes};
 pub use space::{Projection, Space, initial_basis};
 

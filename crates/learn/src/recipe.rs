@@ -11,7 +11,7 @@ use crate::schedule::Schedule;
 
 mod presets;
 
-pub use presets::VOCAB;
+pub use presets::{STAGED_UNITS, VOCAB};
 
 /// Largest seed, so that every common reader of numbers keeps it exactly.
 pub const SEED_MAX: u64 = (1 << 53) - 1;

@@ -50,6 +50,8 @@ pub struct ChildConfig {
     pub recipe: String,
     /// The user's own text; the bundled corpus when there is none.
     pub data: Option<PathBuf>,
+    /// Its stage; 0 when every peer holds the whole model.
+    pub stage: u16,
     /// Cores that it may use.
     pub cores: usize,
     /// Where to listen.
@@ -218,7 +220,9 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         directory: config.directory,
         identity,
         charter,
+        pipeline: workload.pipeline(),
         workload: Arc::new(workload),
+        stage: config.stage,
         cores: Cores::new(config.cores),
         transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
         peers: config.peers,

@@ -28,11 +28,13 @@ use crate::peer::{self, NodeConfig, NodeError};
 use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
-use crate::workload::{Cores, Workload};
+use crate::workload::{Cores, Workload, stage_of};
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
 pub const ROUND_SECONDS_MAX: u64 = 600;
+/// As [`ROUND_SECONDS_MAX`], for a run of several stages: what a replica had added up is lost with it, and the others do not wait long.
+pub const STAGED_ROUND_SECONDS_MAX: u64 = 60;
 /// Shares minted per round, in micro-shares: a thousand shares.
 pub const SHARES_PER_ROUND: u64 = 1_000_000_000;
 
@@ -206,10 +208,14 @@ impl Cluster {
     }
 }
 
+fn round_seconds_max(config: &ClusterConfig) -> u64 {
+    if config.workload.stages_len() > 1 { STAGED_ROUND_SECONDS_MAX } else { ROUND_SECONDS_MAX }
+}
+
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
-    let charter = config.workload.charter(founder.id(), members, ROUND_SECONDS_MAX * 1_000_000, SHARES_PER_ROUND);
+    let charter = config.workload.charter(founder.id(), members, round_seconds_max(config) * 1_000_000, SHARES_PER_ROUND);
     if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
         let kept = &run.charter().body;
         let same =
@@ -279,6 +285,8 @@ async fn start_task(
         identity: identity.clone(),
         charter: run.charter().clone(),
         workload: config.workload.clone(),
+        stage: stage_of(number, config.workload.stages_len()),
+        pipeline: config.workload.pipeline(),
         cores: config.cores.clone(),
         transport: TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() },
         peers: ids.to_vec(),
@@ -301,6 +309,7 @@ async fn start_process(
         charter: run.charter().clone().into_signed(),
         recipe: String::from_utf8(config.workload.recipe.to_bytes()).expect("a recipe is JSON"),
         data: config.data.clone(),
+        stage: stage_of(number, config.workload.stages_len()),
         cores: (config.cores.count() / ids.len()).max(1),
         bind: TransportConfig::default().bind,
         fixed_paths: config.link.is_some(),

@@ -21,9 +21,9 @@ use wire::{Hash, PeerId, RunId};
 use crate::Checkpoint;
 use crate::home::RunHome;
 use crate::member::{Ended, Failure};
-use crate::status::{ModelStatus, PeerStatus};
+use crate::status::{AgreedState, PeerStatus};
 use crate::view::{Baseline, NetEvent, NetState, Phase, Sample};
-use crate::workload::{Cores, Workload};
+use crate::workload::{Cores, Workload, stage_of};
 pub(crate) use evaluate::read_checkpoint;
 use evaluate::{Evaluated, Evaluation};
 use picture::Picture;
@@ -129,7 +129,7 @@ impl Observer {
             observer: observer.clone(),
             checkpoints: checkpoint_sender,
             outcome: outcome_sender,
-            seen_model: None,
+            seen_state: None,
             told_state: None,
             measured: BTreeSet::new(),
         };
@@ -164,7 +164,7 @@ struct Watching {
     observer: Observer,
     checkpoints: watch::Sender<Option<Arc<Checkpoint>>>,
     outcome: watch::Sender<Option<Outcome>>,
-    seen_model: Option<ModelStatus>,
+    seen_state: Option<AgreedState>,
     told_state: Option<Instant>,
     measured: BTreeSet<u64>,
 }
@@ -194,9 +194,10 @@ impl Watching {
         for point in self.picture.take_rounds(&statuses[0].rounds) {
             self.tell(NetEvent::Point(point));
         }
-        if statuses[0].model != self.seen_model {
-            self.seen_model = statuses[0].model;
-            self.take_model(&statuses[0]);
+        let newest = self.newest_state(&statuses[0]);
+        if newest != self.seen_state {
+            self.seen_state.clone_from(&newest);
+            self.take_state(newest);
         }
         let state = self.picture.draw(&statuses);
         let due = self.told_state.is_none_or(|told| told.elapsed() >= STATE_EVERY);
@@ -214,16 +215,25 @@ impl Watching {
         }
     }
 
-    /// Peer 1 holds a new state.
-    fn take_model(&mut self, status: &PeerStatus) {
-        let Some(model) = status.model else { return };
+    /// The newest state that can be read: what peer 1 holds or, of several stages, what all of them agreed on.
+    fn newest_state(&self, first: &PeerStatus) -> Option<AgreedState> {
+        match self.watched.workload.stages_len() {
+            1 => first.model.map(|model| AgreedState { round: model.round, roots: vec![model.state_root] }),
+            _ => first.agreed.clone(),
+        }
+    }
+
+    /// There is a new state.
+    fn take_state(&mut self, state: Option<AgreedState>) {
+        let Some(state) = state else { return };
+        let model = state.model();
         let recipe = &self.watched.workload.recipe;
         let due = model.round.is_multiple_of(recipe.evaluation.every_rounds) || model.round == recipe.rounds;
         let sample_every = (recipe.rounds / SAMPLES_PER_RUN).max(1);
         let sample = model.round.is_multiple_of(sample_every) || model.round == recipe.rounds;
         let new = model.round > 0 && !self.measured.contains(&model.round);
         let newest = self.checkpoints.borrow().is_none();
-        self.evaluation.want(model, newest, due && new, sample && new && !self.picture.has_sample(model.round));
+        self.evaluation.want(state, newest, due && new, sample && new && !self.picture.has_sample(model.round));
     }
 
     fn take_evaluation(&mut self, evaluated: Evaluated) {
@@ -277,7 +287,8 @@ impl Watching {
     }
 }
 
-/// Where peer 1 keeps its blobs.
-pub(crate) fn blobs_path(run: &RunHome) -> PathBuf {
-    run.peer_path(1).join("blobs")
+/// Where the local peers of a stage keep their blobs, peer 1 first.
+pub(crate) fn blob_paths(run: &RunHome, stage: u16, stages: u16, peers: usize) -> Vec<PathBuf> {
+    let members = (1..=peers).filter(|number| stage_of(*number, stages) == stage);
+    members.map(|number| run.peer_path(number).join("blobs")).collect()
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use ledger::{Ledger, Piece};
+use wire::Block;
 
 use crate::Checkpoint;
 use crate::home::{Home, RunHome};
-use crate::observe::{Observed, Summary, blobs_path, read_checkpoint};
+use crate::observe::{Observed, Summary, blob_paths, read_checkpoint};
+use crate::state::Parts;
+use crate::status::AgreedState;
 use crate::store::{Store, StoreError};
 use crate::view::{NetState, PeerActivity};
 
@@ -38,8 +41,16 @@ impl Saved {
         let store = self.store()?;
         let Some(point) = store.point()? else { return Ok(None) };
         let tokenizer = Arc::new(self.run.tokenizer()?);
-        let (blobs, name) = (blobs_path(&self.run), &self.run.charter().body.name);
-        read_checkpoint(&blobs, point.state_root, self.run.recipe(), &tokenizer, name).map(Some)
+        let (parts, charter) = (Parts::of(self.run.recipe()), &self.run.charter().body);
+        let stages = parts.stages_len();
+        let newest = match stages {
+            1 => Some(AgreedState { round: point.round, roots: vec![point.state_root] }),
+            _ => AgreedState::newest(&self.ledger(&store)?.0),
+        };
+        let Some(state) = newest else { return Ok(None) };
+        let peers = (1..).take_while(|&number| self.run.peer_path(number).is_dir()).count();
+        let blobs: Vec<_> = (0..stages).map(|stage| blob_paths(&self.run, stage, stages, peers)).collect();
+        read_checkpoint(&parts, self.run.recipe().model, &blobs, &state, &tokenizer, &charter.name).map(Some)
     }
 
     /// The last picture of the network, with everybody offline.
@@ -79,14 +90,19 @@ impl Saved {
     /// # Errors
     /// [`StoreError`] when the blocks are damaged, or the directory is in use.
     pub fn piece(&self, peer: wire::PeerId) -> Result<Option<Piece>, StoreError> {
-        let store = self.store()?;
+        let (ledger, blocks) = self.ledger(&self.store()?)?;
+        let receipts = ledger.paid_receipts(&peer, &blocks);
+        Ok(ledger.piece(&peer, receipts))
+    }
+
+    /// Peer 1's ledger, and the blocks that it follows from.
+    fn ledger(&self, store: &Store) -> Result<(Ledger, Vec<Block>), StoreError> {
         let blocks = store.blocks()?;
         let mut ledger = Ledger::new(self.run.charter());
         for block in &blocks {
             ledger.apply(block).map_err(|error| StoreError::corrupt(store.directory(), error.to_string()))?;
         }
-        let receipts = ledger.paid_receipts(&peer, &blocks);
-        Ok(ledger.piece(&peer, receipts))
+        Ok((ledger, blocks))
     }
 
     fn store(&self) -> Result<Store, StoreError> {

@@ -23,7 +23,7 @@ use wire::{Charter, Identity, PeerId, Verified};
 use crate::blobs::{BlobError, Blobs};
 use crate::compute::{Done, Executor, Means};
 use crate::member::{Ended, Failure, FailureKind};
-use crate::status::{ModelStatus, PeerStatus, activity_view};
+use crate::status::{AgreedState, ModelStatus, PeerStatus, activity_view};
 use crate::store::{Store, StoreError};
 use crate::time::{TimeBook, now, until};
 use crate::transport::{Traffic, Transport, TransportConfig, TransportError, TransportEvent};
@@ -213,6 +213,7 @@ struct Shell {
     trained_seconds: f64,
     started: bool,
     timing: bool,
+    stage: u16,
     status: watch::Sender<PeerStatus>,
 }
 
@@ -225,7 +226,8 @@ impl Shell {
         let transport = Transport::bind(&config.transport, &config.identity, Some(blobs.index())).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
-        let shape = config.workload.shape(config.stage);
+        let stage = config.stage;
+        let shape = config.workload.shape(stage);
         let neighbour_payloads = shape.is_some_and(learn::pipeline::StageShape::needs_neighbours);
         let means = Means {
             workload: config.workload,
@@ -271,6 +273,7 @@ impl Shell {
             trained_seconds: 0.0,
             started: false,
             timing: false,
+            stage,
             status: watch::Sender::new(blank),
         };
         shell.publish();
@@ -452,6 +455,8 @@ impl Shell {
             activity: activity_view(self.peer.activity(), connected > 0),
             connected,
             open_round: ledger.round().map(|open| open.round),
+            stage: self.stage,
+            agreed: AgreedState::newest(ledger),
             model: self.peer.model().map(|model| ModelStatus { round: model.round, state_root: model.state_root }),
             finished: self.peer.is_finished(),
             halted: self.halted.clone(),
@@ -479,7 +484,9 @@ fn blank_status(peer: &swarm::Peer, transport: &Transport) -> PeerStatus {
         activity: Default::default(),
         connected: 0,
         open_round: None,
+        stage: 0,
         model: None,
+        agreed: None,
         finished: false,
         halted: None,
         last_failure: None,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ledger::{Account, Totals};
+use ledger::{Account, Ledger, Totals};
 use serde::{Deserialize, Serialize};
 use swarm::Activity;
 use wire::{Hash, PeerId};
@@ -54,8 +54,12 @@ pub struct PeerStatus {
     pub connected: u64,
     /// The open round, when there is one.
     pub open_round: Option<u64>,
-    /// The model, when it has one.
+    /// Its stage; 0 when every peer holds the whole model.
+    pub stage: u16,
+    /// The model, or the stage of it, when it has one.
     pub model: Option<ModelStatus>,
+    /// The newest state that its ledger has agreed roots of, in every stage.
+    pub agreed: Option<AgreedState>,
     /// Whether the run is complete and its final state is here.
     pub finished: bool,
     /// Why it stopped taking part, when it did.
@@ -83,6 +87,30 @@ pub struct PeerStatus {
     /// The closed rounds, oldest first. Left out of the JSON: rounds travel in lines of their own.
     #[serde(skip)]
     pub rounds: Arc<Vec<RoundReport>>,
+}
+
+/// A state with an agreed root for every stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreedState {
+    /// The round that starts from it.
+    pub round: u64,
+    /// The stages' roots, in order.
+    pub roots: Vec<Hash>,
+}
+
+impl AgreedState {
+    /// The newest one of a ledger.
+    pub(crate) fn newest(ledger: &Ledger) -> Option<Self> {
+        let open = ledger.round()?;
+        let roots: Option<Vec<Hash>> = open.state_roots.iter().copied().collect();
+        let closed = || ledger.recent().next_back().map(|set| Self { round: set.round, roots: set.state_in.clone() });
+        roots.map(|roots| Self { round: open.round, roots }).or_else(closed)
+    }
+
+    /// The state as one: the root over the stages.
+    pub(crate) fn model(&self) -> ModelStatus {
+        ModelStatus { round: self.round, state_root: wire::run_root(&self.roots) }
+    }
 }
 
 impl PeerStatus {

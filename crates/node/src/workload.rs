@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use learn::Recipe;
 use learn::data::{Corpus, CorpusError};
+use learn::boundary::encoded_bytes;
 use learn::pipeline::StageShape;
 use model::{Kind, Layout};
+use swarm::pipeline::PipelineConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Charter, Hash, NumericProfile, PeerId, StageTerms};
 
-use crate::state::ModelState;
+use crate::state::{ModelState, Parts};
 
 /// A recipe with the corpus that it is trained on. Shared by the peers of a process.
 #[derive(Debug)]
@@ -18,10 +20,7 @@ pub struct Workload {
     pub recipe: Recipe,
     /// The corpus.
     pub corpus: Corpus,
-    /// The stages; none when every peer holds the whole model.
-    shapes: Vec<StageShape>,
-    /// Where each tensor of the whole model lies in its parameters.
-    layout: Layout,
+    parts: Parts,
 }
 
 impl Workload {
@@ -32,29 +31,33 @@ impl Workload {
     pub fn new(mut recipe: Recipe, corpus: Corpus) -> Result<Self, CorpusError> {
         recipe.model.vocab = corpus.tokenizer().vocab();
         corpus.check_recipe(&recipe)?;
-        let layout = recipe.layout();
-        let shapes = recipe.pipeline.map_or_else(Vec::new, |_| StageShape::all(&recipe));
-        Ok(Self { recipe, corpus, shapes, layout })
+        let parts = Parts::of(&recipe);
+        Ok(Self { recipe, corpus, parts })
+    }
+
+    /// The parts of its model.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Number of stages: 1 when every peer holds the whole model.
     pub fn stages_len(&self) -> u16 {
-        u16::try_from(self.shapes.len().max(1)).expect("a recipe has no more stages than layers")
+        self.parts.stages_len()
     }
 
     /// A stage of the run; none when every peer holds the whole model.
     pub fn shape(&self, stage: u16) -> Option<&StageShape> {
-        self.shapes.get(usize::from(stage))
+        self.parts.shape(stage)
     }
 
     /// Where each tensor lies in the parameters that a member of a stage holds.
     pub fn layout(&self, stage: u16) -> &Layout {
-        self.shape(stage).map_or(&self.layout, StageShape::layout)
+        self.parts.layout(stage)
     }
 
     /// Trained parameters of the whole model.
     pub fn parameters(&self) -> u64 {
-        self.layout.len() as u64
+        self.recipe.layout().len() as u64
     }
 
     /// The terms of a run of this workload by `members` peers, ordered by `validator`.
@@ -78,8 +81,18 @@ impl Workload {
         }
     }
 
+    /// The settings of a member's pipeline: messages are not larger than this recipe's.
+    pub fn pipeline(&self) -> PipelineConfig {
+        let (Some(pipeline), Some(shape)) = (self.recipe.pipeline, self.shape(0)) else {
+            return PipelineConfig::default();
+        };
+        let rows = self.recipe.batch.sequences * self.recipe.batch.tokens;
+        let bytes = encoded_bytes(pipeline.precision, rows, shape.columns()) as u64;
+        PipelineConfig { message_bytes_max: bytes, ..PipelineConfig::default() }
+    }
+
     fn stage_terms(&self, stage: u16) -> StageTerms {
-        let bytes = ModelState::genesis(self, stage).to_bytes(self, stage);
+        let bytes = ModelState::genesis(&self.parts, stage).to_bytes(&self.parts, stage);
         StageTerms { genesis_state: Hash::of(&bytes), state_bytes: bytes.len() as u64, weight: self.weight(stage) }
     }
 
@@ -129,4 +142,9 @@ impl Cores {
     pub async fn take(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
+}
+
+/// The stage of a local peer, by its number from 1: they take turns.
+pub(crate) fn stage_of(number: usize, stages: u16) -> u16 {
+    u16::try_from((number - 1) % usize::from(stages)).expect("less than the stages")
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::GatewayState;
+use learn::Recipe;
+use learn::boundary::Codec;
 use node::child::ChildProgram;
 use node::links::LinkSpecError;
 use node::view::NetEvent;
@@ -49,6 +51,9 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
 
 fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<ClusterConfig> {
     let mut recipe = workload::recipe(&args.recipe)?;
+    if args.stages > 1 {
+        recipe = in_stages(args, recipe)?;
+    }
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
     recipe.units_per_round = recipe.units_per_round.max(args.peers);
     let workload = workload::load(recipe, &args.recipe)?;
@@ -68,6 +73,22 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
 
 fn link(text: &str) -> Outcome<LinkSpec> {
     text.parse().map_err(|error: LinkSpecError| Failure::new(Code::BadInput, &error).hint(error.hint()))
+}
+
+/// The recipe with its model cut into stages.
+fn in_stages(args: &UpArgs, recipe: Recipe) -> Outcome<Recipe> {
+    let (stages, peers) = (usize::from(args.stages), args.peers);
+    if peers < u32::from(args.stages) {
+        let said = format!("{peers} peers cannot hold {stages} stages");
+        return Err(Failure::new(Code::BadInput, said).hint(format!("`--peers {}` gives each stage two", 2 * stages)));
+    }
+    let codec: Codec = args.codec.parse().map_err(|error: learn::boundary::CodecError| {
+        Failure::new(Code::BadInput, error.to_string()).hint("`--codec full,int8` is the default")
+    })?;
+    let mut recipe = recipe.in_stages(stages, codec.space, codec.precision);
+    recipe.rounds = args.recipe.rounds.unwrap_or(recipe.rounds);
+    recipe.validate()?;
+    Ok(recipe)
 }
 
 fn child_program() -> Outcome<ChildProgram> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use model::{Kind, Layout, Stage, TensorInfo};
 use tensor::Context;
 
+use super::state::StageState;
 use crate::boundary::{Space, initial_basis};
 use crate::recipe::Recipe;
 
@@ -227,6 +228,15 @@ impl StageShape {
             }
         }
         out
+    }
+
+    /// The parameters of the stage's layers as they are in the whole model.
+    ///
+    /// # Panics
+    /// When the state is another stage's.
+    pub fn whole_parameters(&self, ctx: &Context, state: &StageState) -> Vec<f32> {
+        assert_eq!(state.theta.len(), self.canonical.len(), "the state of another stage");
+        self.expand(ctx, &state.theta, &self.token_parts())
     }
 
     /// The full parameters of the stage's layers: `U·Z`, `E·Uᵀ + F`, and the rest as it is.

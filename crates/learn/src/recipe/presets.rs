@@ -2,11 +2,17 @@
 
 use model::{Attention, Config};
 
-use super::{Adamw, BatchShape, Compression, Evaluation, Inner, Muon, Outer, Recipe, keep_for_rounds};
+use super::{
+    Adamw, BatchShape, Compression, Evaluation, Inner, Muon, Outer, Pipeline, Recipe, SENDS_MIN, keep_for_rounds,
+};
+use crate::boundary::{Precision, Space};
 use crate::schedule::{Decay, Schedule};
 
 /// Tokens of the vocabulary that the bundled corpus and users' texts are cut into.
 pub const VOCAB: usize = 2048;
+
+/// Micro-batches of a round of a model in stages: so many that filling and emptying the pipeline costs little.
+pub const STAGED_UNITS: u32 = 16;
 
 impl Recipe {
     /// The recipe of a run without flags: about three minutes on two cores.
@@ -27,6 +33,27 @@ impl Recipe {
             outer: Outer { lr: 1.0, momentum: 0.6, nesterov: true },
             evaluation: Evaluation { windows: 64, every_rounds: 6 },
             pipeline: None,
+        }
+    }
+
+    /// This recipe with its model in `stages` stages: a round is one step of the optimiser on [`STAGED_UNITS`] micro-batches, and there are as
+    /// many rounds as half of the tokens need. The head gets a table of its own, and the model a layer for each stage.
+    pub fn in_stages(self, stages: usize, space: Space, precision: Precision) -> Self {
+        let tokens = self.total_tokens() / 2;
+        let model = Config { tied_head: false, layers: self.model.layers.max(stages), ..self.model };
+        let units_per_round = STAGED_UNITS;
+        let rounds = (tokens / (self.step_tokens() * u64::from(units_per_round))).max(4);
+        let sends = (SENDS_MIN * 4096.0 / rounds as f64).ceil() as u32;
+        Self {
+            name: format!("{}-in-stages", self.name),
+            rounds,
+            inner_steps: 1,
+            units_per_round,
+            model,
+            outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
+            compression: Compression { chunk: 4096, keep: self.compression.keep.max(sends).min(4096), beta: 0.95 },
+            pipeline: Some(Pipeline { stages, space, precision }),
+            ..self
         }
     }
 

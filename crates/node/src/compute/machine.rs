@@ -267,11 +267,11 @@ impl Machine {
         let means = self.means.clone();
         let stepped = self
             .on_core(move || -> Result<_, JobError> {
-                let stages = needed_stages(&means.workload, means.stage).into_iter();
+                let stages = needed_stages(means.workload.parts(), means.stage).into_iter();
                 let payloads = stages.map(|stage| Ok((stage, means.payloads(&committed, stage)?)));
                 let payloads: Vec<(u16, Weighted)> = payloads.collect::<Result<_, JobError>>()?;
-                Arc::make_mut(&mut state).step(&means.workload, means.stage, &payloads);
-                let bytes = state.to_bytes(&means.workload, means.stage);
+                Arc::make_mut(&mut state).step(means.workload.parts(), means.stage, &payloads);
+                let bytes = state.to_bytes(means.workload.parts(), means.stage);
                 Ok((state, bytes))
             })
             .await;
@@ -302,10 +302,10 @@ impl Machine {
             .on_core(move || -> Result<_, JobError> {
                 if round > 0 {
                     let bytes = means.blobs.get(state_root)?;
-                    return Ok((ModelState::from_bytes(&bytes, &means.workload, means.stage)?, None));
+                    return Ok((ModelState::from_bytes(&bytes, means.workload.parts(), means.stage)?, None));
                 }
-                let state = ModelState::genesis(&means.workload, means.stage);
-                let bytes = state.to_bytes(&means.workload, means.stage);
+                let state = ModelState::genesis(means.workload.parts(), means.stage);
+                let bytes = state.to_bytes(means.workload.parts(), means.stage);
                 let got = Hash::of(&bytes);
                 if got != state_root {
                     return Err(JobError::ForeignRecipe { expected: state_root, got });
@@ -394,7 +394,7 @@ impl Machine {
 
     fn read_state(&self, root: Hash) -> Result<ModelState, JobError> {
         let bytes = self.means.blobs.get(root)?;
-        Ok(ModelState::from_bytes(&bytes, &self.means.workload, self.means.stage)?)
+        Ok(ModelState::from_bytes(&bytes, self.means.workload.parts(), self.means.stage)?)
     }
 
     /// Runs something that computes on a core of its own.

@@ -4,16 +4,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use learn::Recipe;
 use learn::evaluation::evaluate;
-use learn::outer::State;
 use model::{Decoder, Request, Sampler, Sampling, Tokenizer};
 use tensor::Context;
 use tokio::sync::mpsc;
 use wire::Hash;
 
-use super::{Watched, blobs_path};
-use crate::status::ModelStatus;
+use super::{Watched, blob_paths};
+use crate::state::{ModelState, Parts};
+use crate::status::AgreedState;
 use crate::store::StoreError;
 use crate::workload::{Cores, Workload};
 use crate::{Checkpoint, TextFormat};
@@ -36,9 +35,9 @@ pub(super) struct Evaluated {
     pub(super) sample: Option<(String, String)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wanted {
-    model: ModelStatus,
+    state: AgreedState,
     measure: bool,
     sample: bool,
 }
@@ -58,7 +57,8 @@ pub(super) struct Evaluation {
 struct Means {
     workload: Arc<Workload>,
     cores: Cores,
-    blobs: PathBuf,
+    /// Where the blobs of each stage are.
+    blobs: Vec<Vec<PathBuf>>,
     name: String,
     prompt: String,
 }
@@ -69,7 +69,11 @@ impl Evaluation {
         let means = Means {
             workload: watched.workload.clone(),
             cores: watched.cores.clone(),
-            blobs: blobs_path(&watched.run),
+            blobs: {
+                let stages = watched.workload.stages_len();
+                let paths = |stage| blob_paths(&watched.run, stage, stages, watched.statuses.len());
+                (0..stages).map(paths).collect()
+            },
             name: watched.run.charter().body.name.clone(),
             prompt: prompt(&watched.workload),
         };
@@ -77,10 +81,10 @@ impl Evaluation {
     }
 
     /// Asks for a state: to read it at least, when `anyway` or something is to be done with it, or nothing is running.
-    pub(super) fn want(&mut self, model: ModelStatus, anyway: bool, measure: bool, sample: bool) {
-        let wanted = Wanted { model, measure, sample };
+    pub(super) fn want(&mut self, state: AgreedState, anyway: bool, measure: bool, sample: bool) {
+        let wanted = Wanted { state, measure, sample };
         let replaces =
-            self.waiting.is_none_or(|waiting| measure || sample || anyway || !(waiting.measure || waiting.sample));
+            self.waiting.as_ref().is_none_or(|waiting| measure || sample || anyway || !(waiting.measure || waiting.sample));
         if replaces {
             self.waiting = Some(wanted);
         }
@@ -128,11 +132,11 @@ impl Means {
     fn run(&self, wanted: Wanted) -> Option<Evaluated> {
         let recipe = &self.workload.recipe;
         let tokenizer = self.workload.corpus.tokenizer();
-        let read = read_checkpoint(&self.blobs, wanted.model.state_root, recipe, tokenizer, &self.name);
+        let read = read_checkpoint(self.workload.parts(), recipe.model, &self.blobs, &wanted.state, tokenizer, &self.name);
         let checkpoint = match read {
             Ok(checkpoint) => Arc::new(checkpoint),
             Err(error) => {
-                tracing::debug!(round = wanted.model.round, %error, "a state cannot be evaluated");
+                tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated");
                 return None;
             }
         };
@@ -161,30 +165,46 @@ impl Means {
     }
 }
 
-/// Reads a state's blob, checked against its name, as a model to serve.
+/// Reads the blobs of a state, each checked against its name, as a model to serve. `blobs` has the places to look in for each stage.
 pub(crate) fn read_checkpoint(
-    blobs: &Path,
-    state_root: Hash,
-    recipe: &Recipe,
+    parts: &Parts,
+    config: model::Config,
+    blobs: &[Vec<PathBuf>],
+    state: &AgreedState,
     tokenizer: &Arc<Tokenizer>,
     name: &str,
 ) -> Result<Checkpoint, StoreError> {
-    let path = blobs.join(state_root.to_string());
-    let bytes = std::fs::read(&path).map_err(|error| StoreError::io(&path, error))?;
-    if Hash::of(&bytes) != state_root {
-        return Err(StoreError::corrupt(&path, "its bytes do not match its name"));
+    let mut params = Vec::new();
+    for ((stage, root), places) in (0..).zip(&state.roots).zip(blobs) {
+        let (path, bytes) = read_blob(places, *root)?;
+        let read = ModelState::from_bytes(&bytes, parts, stage);
+        let read = read.map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
+        params.extend(read.into_parameters(parts, stage));
     }
-    let state = State::from_bytes(&bytes, recipe).map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
     Ok(Checkpoint {
         round: state.round,
-        state_root,
+        state_root: wire::run_root(&state.roots),
         name: name.to_owned(),
-        config: recipe.model,
-        params: Arc::new(state.theta),
+        config,
+        params: Arc::new(params),
         tokenizer: tokenizer.clone(),
         format: Arc::new(TextFormat::trained()),
         decoder: None,
     })
+}
+
+/// Reads a blob from the first place that has it.
+fn read_blob(places: &[PathBuf], root: Hash) -> Result<(PathBuf, Vec<u8>), StoreError> {
+    let mut missing = None;
+    for place in places {
+        let path = place.join(root.to_string());
+        match std::fs::read(&path) {
+            Ok(bytes) if Hash::of(&bytes) == root => return Ok((path, bytes)),
+            Ok(_) => missing = Some(StoreError::corrupt(&path, "its bytes do not match its name")),
+            Err(error) => missing = missing.or(Some(StoreError::io(&path, error))),
+        }
+    }
+    Err(missing.unwrap_or_else(|| StoreError::corrupt(Path::new("blobs"), "no local peer is in the stage")))
 }
 
 /// The beginning of the first long line of the held-out text, which the model has never seen.
