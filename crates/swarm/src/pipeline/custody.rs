@@ -248,7 +248,8 @@ impl Open {
         if item.below != Below::Wanted {
             return;
         }
-        let redo = item.step == Step::Done;
+        // The gradient may be here already, and whoever gave it gone before the backward pass is done.
+        let redo = item.step != Step::Below;
         if redo && self.redos() >= kept.window.size() {
             return;
         }
@@ -313,9 +314,9 @@ impl Open {
         out.push(PipelineOutput::Send { to, message });
     }
 
-    /// Units that are done and are being done anew below.
+    /// Units whose gradient was here and that are being done anew below.
     fn redos(&self) -> u32 {
-        let redos = self.items.values().filter(|item| item.step == Step::Done && item.below.is_asked());
+        let redos = self.items.values().filter(|item| item.step != Step::Below && item.below.is_asked());
         u32::try_from(redos.count()).unwrap_or(u32::MAX)
     }
 

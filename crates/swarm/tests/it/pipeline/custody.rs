@@ -47,6 +47,20 @@ fn a_connection_that_breaks_for_a_moment_costs_questions_only() {
 }
 
 #[test]
+fn a_replica_that_dies_during_the_callers_backward_pass_takes_nothing_away() {
+    for at_us in (20_000..300_000).step_by(5_000) {
+        let mut setup = Setup::even(3, 1, 8);
+        setup.config.redo_us = 0;
+        let mut world = World::new(setup);
+        let last = world.place(2, 0);
+        world.after(at_us, Event::Kill(last));
+        world.after(at_us + 200_000, Event::Boot(last));
+        world.run_until("all done", 60_000_000, World::is_complete);
+        assert_eq!(world.excess(), 0, "killed after {at_us}");
+    }
+}
+
+#[test]
 fn a_replica_that_starts_again_says_that_it_forgot() {
     let mut world = done(3);
     let place = world.place(1, 0);

@@ -485,7 +485,8 @@ impl World {
         assert!(pipeline.held_bytes() <= config.held_bytes_max, "{} bytes held", pipeline.held_bytes());
         assert!(pipeline.queued() <= config.calls_queued_max, "{} calls wait", pipeline.queued());
         assert!(pipeline.under_way() <= config.window_max.max(1), "{} units under way", pipeline.under_way());
-        assert!(replica.sums.iter().all(|count| *count <= 1), "one replica adds a unit up twice");
+        let twice = replica.sums.iter().position(|count| *count > 1);
+        assert_eq!(twice, None, "added up twice by {:?}, seed {}, at {}", replica.id, self.setup.seed, self.now);
     }
 
     // --- time
