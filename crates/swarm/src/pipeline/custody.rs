@@ -71,6 +71,7 @@ impl Open {
             return;
         }
         kept.counts.replies += 1;
+        kept.routes.answered(from);
         let with_output = |(_, item): &(&Key, &Item)| item.output.is_some();
         let asking =
             self.items_of(reply.index).find(|(_, item)| item.output.is_some() && item.output_hash == reply.input);
@@ -122,6 +123,7 @@ impl Open {
             return;
         }
         kept.counts.refused += 1;
+        kept.routes.answered(from);
         let keys: Vec<Key> = self.items_of(refusal.index).map(|(key, _)| *key).collect();
         for key in keys {
             let item = self.items.get_mut(&key).expect("the unit is here");
@@ -210,20 +212,34 @@ impl Open {
         let item = self.items.get_mut(&key).expect("the unit is here");
         match below {
             Below::Nobody | Below::Wanted | Below::Served { .. } => return,
-            Below::Seeking { .. } => {}
-            Below::Lapsed { .. } | Below::Checking { .. } => {
+            Below::Seeking { asked, .. } => {
+                for peer in asked {
+                    self.time_out(kept, peer, now);
+                }
+            }
+            Below::Lapsed { .. } => {
                 kept.counts.redone += 1;
                 item.recall = true;
             }
+            Below::Checking { peer, .. } => {
+                kept.counts.redone += 1;
+                item.recall = true;
+                self.time_out(kept, peer, now);
+            }
             Below::Called { peer, .. } => {
-                kept.counts.timeouts += 1;
                 (item.timeouts, item.recall) = (item.timeouts.saturating_add(1), true);
-                let spare_us = self.patience_us(kept, peer, 0);
-                kept.routes.timed_out(peer, self.view.unit_tokens, now.after(spare_us));
-                kept.window.shrink(spare_us, now);
+                self.time_out(kept, peer, now);
             }
         }
         self.items.get_mut(&key).expect("the unit is here").below = Below::Wanted;
+    }
+
+    /// A replica did not answer in time.
+    fn time_out(&self, kept: &mut Kept, peer: PeerId, now: Time) {
+        kept.counts.timeouts += 1;
+        let spare_us = self.patience_us(kept, peer, 0);
+        kept.routes.timed_out(peer, self.view.unit_tokens, spare_us, now);
+        kept.window.shrink(spare_us, now);
     }
 
     /// Calls a replica for a unit that wants one, when one may be called.
@@ -232,7 +248,8 @@ impl Open {
         if item.below != Below::Wanted {
             return;
         }
-        let redo = item.step == Step::Done;
+        // The gradient may be here already, and whoever gave it gone before the backward pass is done.
+        let redo = item.step != Step::Below;
         if redo && self.redos() >= kept.window.size() {
             return;
         }
@@ -247,6 +264,7 @@ impl Open {
             self.ask(kept, key, peer, input, out);
             let item = self.items.get_mut(&key).expect("the unit is here");
             item.below = Below::Called { peer, since: now, until };
+            kept.routes.called(peer, until);
         } else if !redo && self.stage() > 0 && !kept.routes.any_open(usable) {
             self.refuse_item(kept, key, RefusalReason::NoRoute, now, out);
         }
@@ -256,7 +274,8 @@ impl Open {
     /// is nobody left to ask.
     fn seek(&mut self, kept: &mut Kept, key: Key, now: Time, out: &mut Vec<PipelineOutput>) -> bool {
         let item = &self.items[&key];
-        let fresh = |peer: &PeerId| kept.up.contains(peer) && !item.sought.contains(peer);
+        let fresh =
+            |peer: &PeerId| kept.up.contains(peer) && !item.sought.contains(peer) && !kept.routes.is_suspect(*peer);
         let named = item.trail.first().copied().filter(|peer| self.replicas().binary_search(peer).is_ok());
         let room = QUESTIONS_MAX.saturating_sub(item.sought.len());
         let asked: BTreeSet<PeerId> = match named.filter(fresh) {
@@ -295,9 +314,9 @@ impl Open {
         out.push(PipelineOutput::Send { to, message });
     }
 
-    /// Units that are done and are being done anew below.
+    /// Units whose gradient was here and that are being done anew below.
     fn redos(&self) -> u32 {
-        let redos = self.items.values().filter(|item| item.step == Step::Done && item.below.is_asked());
+        let redos = self.items.values().filter(|item| item.step != Step::Below && item.below.is_asked());
         u32::try_from(redos.count()).unwrap_or(u32::MAX)
     }
 
@@ -331,8 +350,11 @@ impl Open {
             Below::Called { peer, since, .. } if peer == from => {
                 let took_us = now.since(since);
                 let least_us = kept.routes.replied(from, self.view.unit_tokens, took_us);
-                kept.window.replied(least_us, now);
+                // Looking for who knows the unit takes its time too, but does not queue.
+                let looked_us = if item.sought.is_empty() { 0 } else { since.since(item.forwarded) };
+                kept.window.replied(least_us.saturating_add(looked_us), now);
             }
+            Below::Seeking { .. } => kept.window.replied(now.since(item.forwarded), now),
             Below::Served { peer } if peer == from => return,
             Below::Served { .. } => {
                 kept.counts.duplicates += 1;

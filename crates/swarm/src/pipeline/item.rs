@@ -112,6 +112,8 @@ pub(crate) struct Item {
     pub(crate) retry_at: Time,
     /// The task that ran forward.
     pub(crate) forward: Option<StageTaskId>,
+    /// When it had run forward.
+    pub(crate) forwarded: Time,
     /// The output, kept until the later stages are in blocks: whoever has it below may die.
     pub(crate) output: Option<Arc<[u8]>>,
     /// Its hash.
@@ -150,6 +152,7 @@ impl Item {
             step: Step::Ready,
             retry_at: Time::default(),
             forward: None,
+            forwarded: Time::default(),
             output: None,
             output_hash: Hash::default(),
             below: Below::Nobody,

@@ -57,6 +57,8 @@ pub(crate) struct Open {
     pub(crate) items: BTreeMap<Key, Item>,
     /// The task under way.
     pub(crate) running: Option<(StageTaskId, Key, bool)>,
+    /// Whether a forward pass goes before a backward pass.
+    pub(crate) forward_next: bool,
     /// Whom this peer called for which unit: only they may answer.
     pub(crate) asked: BTreeSet<(u32, PeerId)>,
     /// How often others called for a unit on their present connections.
@@ -78,6 +80,7 @@ impl Open {
             claims,
             items: BTreeMap::new(),
             running: None,
+            forward_next: false,
             asked: BTreeSet::new(),
             calls: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -152,7 +155,7 @@ impl Open {
     /// Gives a unit up. Its activations, when there are some, are released.
     pub(crate) fn drop_item(&mut self, key: Key, out: &mut Vec<PipelineOutput>) {
         let Some(item) = self.items.remove(&key) else { return };
-        if let Some(forward) = item.forward.filter(|_| matches!(item.step, Step::Below | Step::Returned)) {
+        if let Some(forward) = item.forward.filter(|_| item.step != Step::Forward) {
             out.push(PipelineOutput::Release(forward));
         }
     }

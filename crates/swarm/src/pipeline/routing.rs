@@ -14,7 +14,7 @@ use crate::Time;
 
 /// Millionths of a token per second in one token per microsecond.
 const MICROTOKENS_PER_SECOND: u128 = 1_000_000_000_000;
-/// How often the time until a replica that refused is called again doubles at most.
+/// How often the time until a replica that failed is called again doubles at most.
 const DOUBLINGS_MAX: u32 = 6;
 
 /// What is known of one replica.
@@ -30,8 +30,10 @@ struct Route {
     least_us: Option<u64>,
     /// Until when it is not called.
     excluded_until: Option<Time>,
-    /// Times in a row that it was called and refused.
-    refusals: u32,
+    /// Times in a row that it was called and refused, or did not answer.
+    failures: u32,
+    /// Whether it did not answer last: one call tries whether it does again.
+    suspect: bool,
     /// Whether it takes no more units in this round.
     closed: bool,
 }
@@ -58,7 +60,8 @@ impl Routes {
         for peer in replicas {
             let route =
                 self.routes.entry(*peer).or_insert_with(|| Route { virtual_us: present_us, ..Route::default() });
-            (route.least_us, route.excluded_until, route.refusals, route.closed) = (None, None, 0, false);
+            route.least_us = None;
+            route.begin_anew();
         }
     }
 
@@ -103,31 +106,43 @@ impl Routes {
         route.speed = Some(route.speed.map_or(sample, |speed| average(speed, sample)));
         route.reply_us = if route.reply_us == 0 { took_us } else { average(route.reply_us, took_us) };
         let least_us = route.least_us.map_or(took_us, |least_us| least_us.min(took_us));
-        (route.least_us, route.refusals) = (Some(least_us), 0);
+        (route.least_us, route.failures) = (Some(least_us), 0);
         least_us
     }
 
-    /// Notes that a call was not answered in time: it is charged once more, and the replica is not called for a while.
-    pub(crate) fn timed_out(&mut self, peer: PeerId, tokens: u64, until: Time) {
-        let typical = self.mean_speed();
-        if let Some(route) = self.routes.get_mut(&peer) {
-            route.charge(tokens, typical);
+    /// Notes that a replica answered, whatever.
+    pub(crate) fn answered(&mut self, peer: PeerId) {
+        if let Some(route) = self.routes.get_mut(&peer).filter(|route| route.suspect) {
+            route.begin_anew();
         }
-        self.exclude(peer, until);
+    }
+
+    /// Whether a replica did not answer last.
+    pub(crate) fn is_suspect(&self, peer: PeerId) -> bool {
+        self.routes.get(&peer).is_some_and(|route| route.suspect)
+    }
+
+    /// Notes until when the call to a replica is waited for: a suspect gets no other before.
+    pub(crate) fn called(&mut self, peer: PeerId, until: Time) {
+        if let Some(route) = self.routes.get_mut(&peer).filter(|route| route.suspect) {
+            route.excluded_until = Some(until);
+        }
+    }
+
+    /// Notes that a call was not answered in time: it is charged once more, and the replica is not called for `wait_us`,
+    /// doubled when it does not answer after that either.
+    pub(crate) fn timed_out(&mut self, peer: PeerId, tokens: u64, wait_us: u64, now: Time) {
+        let typical = self.mean_speed();
+        let Some(route) = self.routes.get_mut(&peer) else { return };
+        route.charge(tokens, typical);
+        route.suspect = true;
+        route.exclude(wait_us, u64::MAX, now);
     }
 
     /// Notes a refusal: the replica is not called for `retry_us`, doubled up to `max_us` when it refuses again after that.
-    /// Refusals of calls that were under way at the same time count as one.
     pub(crate) fn refused(&mut self, peer: PeerId, retry_us: u64, max_us: u64, now: Time) {
-        let Some(route) = self.routes.get_mut(&peer).filter(|route| route.excluded_until.is_none()) else { return };
-        let wait_us = retry_us.saturating_mul(1 << route.refusals.min(DOUBLINGS_MAX)).min(max_us);
-        route.refusals = route.refusals.saturating_add(1);
-        self.exclude(peer, now.after(wait_us));
-    }
-
-    fn exclude(&mut self, peer: PeerId, until: Time) {
         if let Some(route) = self.routes.get_mut(&peer) {
-            route.excluded_until = Some(route.excluded_until.map_or(until, |before| before.max(until)));
+            route.exclude(retry_us, max_us, now);
         }
     }
 
@@ -142,7 +157,7 @@ impl Routes {
     pub(crate) fn returned(&mut self, peer: PeerId) {
         if let Some(route) = self.routes.get_mut(&peer) {
             route.virtual_us = route.virtual_us.max(self.present_us);
-            (route.excluded_until, route.refusals, route.closed) = (None, 0, false);
+            route.begin_anew();
         }
     }
 
@@ -156,6 +171,21 @@ impl Routes {
 }
 
 impl Route {
+    /// Forgets what was held against it.
+    fn begin_anew(&mut self) {
+        (self.excluded_until, self.failures, self.suspect, self.closed) = (None, 0, false, false);
+    }
+
+    /// Keeps calls away for a time that doubles with every failure. Those of calls that were under way at the same time
+    /// count as one.
+    fn exclude(&mut self, wait_us: u64, max_us: u64, now: Time) {
+        if self.excluded_until.is_none_or(|until| until <= now) {
+            let wait_us = wait_us.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX)).min(max_us);
+            self.failures = self.failures.saturating_add(1);
+            self.excluded_until = Some(now.after(wait_us));
+        }
+    }
+
     fn is_free(&self) -> bool {
         !self.closed && self.excluded_until.is_none()
     }

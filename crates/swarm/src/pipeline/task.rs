@@ -30,7 +30,8 @@ pub struct StageTask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StageTaskKind {
     /// The forward pass: gives the output for the next stage. The shell may keep the activations for the backward pass,
-    /// under the task's id, until that is done or [`crate::pipeline::PipelineOutput::Release`] says otherwise.
+    /// under the task's id, until that succeeds, [`crate::pipeline::PipelineOutput::Release`] says otherwise, or the round
+    /// is over.
     Forward {
         /// The output of the stage before; none in stage 0.
         input: Option<Arc<[u8]>>,

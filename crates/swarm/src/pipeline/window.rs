@@ -1,10 +1,11 @@
 //! How many units may be between forward and backward at one time.
 //!
 //! Source: additive increase and multiplicative decrease (Jacobson, 1988), with a bound from the measured product of
-//! bandwidth and delay (BBR, 2016). The window grows by one with a reply while the trainer idles for want of room in it; it
-//! halves on a time-out, at most once in a time that a call may take. By Little's law, replies in a time multiplied by how
-//! long each takes *without queueing* (the least seen of that replica) is how many calls need to be under way; the window
-//! does not grow beyond twice that, so that a slow stage is not buried under calls that only wait there.
+//! bandwidth and delay (BBR, 2016). The window grows by one with every reply while the trainer idles for want of room in it,
+//! which at first doubles it with every turn of all calls; it halves on a time-out, at most once in a time that a call may
+//! take. By Little's law, replies in a time multiplied by how long each takes *without queueing* (the least seen of that
+//! replica) is how many calls need to be under way; the window does not grow beyond twice that, so that a slow stage is not
+//! buried under calls that only wait there.
 
 use crate::Time;
 
@@ -16,8 +17,9 @@ const SIZE_FIRST: u32 = 2;
 pub(crate) struct Window {
     size: u32,
     max: u32,
-    /// Whether the trainer had nothing to do only because the window was full, since the last reply.
+    /// Whether the trainer had nothing to do only because the window was full: in this measurement, and in the last.
     starved: bool,
+    was_starved: bool,
     spared_until: Time,
     /// The measurement under way: when it began, replies in it, and their unqueued times.
     since: Time,
@@ -35,6 +37,7 @@ impl Window {
             size,
             max,
             starved: false,
+            was_starved: false,
             spared_until: Time::default(),
             since: Time::default(),
             replies: 0,
@@ -50,7 +53,8 @@ impl Window {
 
     /// Begins to measure anew: the time before has nothing to do with the calls that follow.
     pub(crate) fn open(&mut self, now: Time) {
-        (self.since, self.replies, self.unqueued_us, self.starved) = (now, 0, 0, false);
+        (self.since, self.replies, self.unqueued_us) = (now, 0, 0);
+        (self.starved, self.was_starved) = (false, false);
     }
 
     /// Notes that the trainer has nothing to do because the window is full.
@@ -58,7 +62,7 @@ impl Window {
         self.starved = true;
     }
 
-    /// Notes a reply from a replica whose fastest reply took `least_us`.
+    /// Notes a reply that takes `least_us` when nothing queues.
     pub(crate) fn replied(&mut self, least_us: u64, now: Time) {
         self.replies = self.replies.saturating_add(1);
         self.unqueued_us = self.unqueued_us.saturating_add(least_us);
@@ -66,12 +70,13 @@ impl Window {
         if self.replies >= self.size && elapsed_us > 0 {
             self.needed = self.unqueued_us.div_ceil(elapsed_us);
             (self.since, self.replies, self.unqueued_us) = (now, 0, 0);
+            self.was_starved = std::mem::take(&mut self.starved);
         }
         let bound = self.needed.saturating_mul(2).saturating_add(2);
-        if self.starved && self.size < self.max && u64::from(self.size) < bound {
+        let starved = self.starved || self.was_starved;
+        if starved && self.size < self.max && u64::from(self.size) < bound {
             self.size += 1;
         }
-        self.starved = false;
     }
 
     /// Halves the window, unless it was halved less than `spare_us` ago.

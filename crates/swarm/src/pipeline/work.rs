@@ -1,7 +1,8 @@
 //! The own trainer: which task runs next, and what follows from its result.
 //!
-//! Order: a backward pass before a forward pass or a turn, and among equals the oldest unit first. That is the schedule
-//! "one forward, one backward" of pipelines (Narayanan et al., 2019) once the window is full.
+//! Order: "one forward, one backward" (Narayanan et al., 2019). A backward pass goes before a forward pass, but after a
+//! backward pass the next stage gets its turn, when there is room in the window: otherwise gradients that come back in a clump
+//! would go out as a clump again, with the next stage idle in between. Among equals the oldest unit is first.
 
 use wire::{Hash, RefusalReason};
 
@@ -19,7 +20,11 @@ impl Open {
         if self.running.is_some() {
             return;
         }
-        let Some(key) = self.next_backward(now).or_else(|| self.next_forward(kept, now, out)) else { return };
+        let key = match std::mem::take(&mut self.forward_next) {
+            true => self.next_forward(kept, now, out).or_else(|| self.next_backward(now)),
+            false => self.next_backward(now).or_else(|| self.next_forward(kept, now, out)),
+        };
+        let Some(key) = key else { return };
         let id = StageTaskId(kept.tasks);
         kept.tasks += 1;
         let (last, counts) = (self.is_last(), self.counts(key.0));
@@ -29,6 +34,7 @@ impl Open {
             (Step::Returned, Some(gradient)) => {
                 let forward = item.forward.expect("forward ran before backward");
                 item.step = Step::Adding;
+                self.forward_next = true;
                 StageTaskKind::Backward { forward, input, gradient: gradient.clone() }
             }
             _ if last => {
@@ -78,7 +84,7 @@ impl Open {
         match (item.step, result) {
             (Step::Forward, StageResult::Forward { output }) if fits(&output) => {
                 (item.output_hash, item.output) = (Hash::of(&output), Some(shared(output)));
-                (item.step, item.below) = (Step::Below, Below::Wanted);
+                (item.step, item.below, item.forwarded) = (Step::Below, Below::Wanted, now);
             }
             (Step::Adding, StageResult::Turn { loss_micronats, gradient }) if turn && gradient_fits(&gradient) => {
                 self.finish(kept, key, gradient, (loss_micronats, counted), out);
@@ -110,7 +116,9 @@ impl Open {
         });
         let key = able.min_by_key(|(_, item)| item.sequence).map(|(key, _)| *key)?;
         if !self.is_last() && self.under_way() >= kept.window.size() {
-            kept.window.starve();
+            if self.next_backward(now).is_none() {
+                kept.window.starve();
+            }
             return None;
         }
         let message = kept.config.message_bytes_max;

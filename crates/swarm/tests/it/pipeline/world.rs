@@ -81,6 +81,8 @@ pub(crate) struct Replica {
     pub(crate) pass_us: u64,
     pub(crate) pipeline: Option<Pipeline>,
     life: u64,
+    /// The round that it knows of.
+    round: u64,
     /// Until when it does nothing, without anybody noticing.
     pub(crate) frozen_until: Time,
     wake: Option<Time>,
@@ -160,6 +162,7 @@ impl World {
                     pass_us: *pass_us,
                     pipeline: None,
                     life: 0,
+                    round: 0,
                     frozen_until: Time::default(),
                     wake: None,
                     sums: Vec::new(),
@@ -276,6 +279,7 @@ impl World {
         let replica = &mut self.replicas[place];
         replica.sums = vec![0; self.setup.units as usize];
         replica.activations.clear();
+        replica.round = self.view.round;
         let view = RoundView { stage: replica.stage as u16, sealed: replica.committed, ..self.view.clone() };
         self.give(place, PipelineInput::Round(view));
         for (peer, stage, units) in self.ledger.clone() {
@@ -418,7 +422,7 @@ impl World {
                 assert!(replica.activations.len() <= self.setup.config.window_max as usize, "activations not released");
             }
             StageTaskKind::Backward { forward, .. } => {
-                assert!(replica.activations.remove(forward), "backward of activations that are gone");
+                assert!(replica.activations.contains(forward), "backward of activations that are gone");
             }
             StageTaskKind::Turn { .. } => {}
         }
@@ -434,6 +438,9 @@ impl World {
         }
         replica.running = None;
         let result = trainer::compute(replica.stage, task);
+        if let (StageTaskKind::Backward { forward, .. }, StageResult::Backward { .. }) = (&task.kind, &result) {
+            replica.activations.remove(forward);
+        }
         if matches!(result, StageResult::Turn { .. } | StageResult::Backward { .. }) && task.counted {
             replica.sums[task.index as usize] += 1;
             replica.added += 1;
@@ -445,7 +452,7 @@ impl World {
     fn on_done(&self, place: usize, done: &UnitDone) {
         let replica = &self.replicas[place];
         assert_eq!(replica.sums[done.index as usize], 1, "listed once what was added up once");
-        if self.lies.is_empty() {
+        if self.lies.is_empty() && replica.round == self.view.round {
             let reference = &self.references[done.index as usize];
             let hash = |bytes: &[u8]| if bytes.is_empty() { Hash::default() } else { Hash::of(bytes) };
             let stage = replica.stage;
@@ -478,7 +485,8 @@ impl World {
         assert!(pipeline.held_bytes() <= config.held_bytes_max, "{} bytes held", pipeline.held_bytes());
         assert!(pipeline.queued() <= config.calls_queued_max, "{} calls wait", pipeline.queued());
         assert!(pipeline.under_way() <= config.window_max.max(1), "{} units under way", pipeline.under_way());
-        assert!(replica.sums.iter().all(|count| *count <= 1), "one replica adds a unit up twice");
+        let twice = replica.sums.iter().position(|count| *count > 1);
+        assert_eq!(twice, None, "added up twice by {:?}, seed {}, at {}", replica.id, self.setup.seed, self.now);
     }
 
     // --- time
@@ -582,7 +590,8 @@ impl World {
     /// How often a unit is added up in a stage: in blocks, and by those that live and have not committed.
     pub(crate) fn sums(&self, stage: usize, index: u32) -> u32 {
         let blocks = self.ledger.iter().filter(|(_, at, units)| usize::from(*at) == stage && units.contains(&index));
-        let live = self.replicas.iter().filter(|replica| replica.stage == stage && !replica.committed);
+        let current = |replica: &&Replica| replica.round == self.view.round && !replica.committed;
+        let live = self.replicas.iter().filter(|replica| replica.stage == stage).filter(current);
         blocks.count() as u32 + live.map(|replica| replica.sums[index as usize]).sum::<u32>()
     }
 
