@@ -15,7 +15,7 @@
 //!
 //! Deviations: a member counts in the majority from its second round in its stage on, because a peer that has just joined
 //! learns the state by the very root that the majority names; a member that has announced its leave is not waited for.
-//! Stages are small, so half of a stage's voters suffice once the round's deadline has passed, where no other root has as
+//! Stages are small, so half of a stage's voters suffice once an eighth of the round's time has passed, where no other root has as
 //! many; and who has joined or moved to a stage in which nobody committed until then takes part in the same round.
 //!
 //! Safety: every block is all or nothing; a transaction is accepted at most once; supply is the sum of shares; in each
@@ -180,10 +180,13 @@ impl Ledger {
     }
 
     /// The time in microseconds from which a block without transactions closes the open round: its deadline once a
-    /// quorum has committed, `None` before that. With several stages also when such a block would make a root canonical,
-    /// or let others into a deserted stage.
+    /// quorum has committed, `None` before that. With several stages also when such a block would let others into a deserted stage, and
+    /// [some time](RoundOpen::late_us) before the deadline when it would make a root canonical.
     pub fn closes_at_us(&self) -> Option<u64> {
         let round = self.round()?;
+        if round.has_late_majority() {
+            return Some(round.late_us());
+        }
         self.state.is_due_at_deadline(&self.terms()).then_some(round.deadline_us)
     }
 

@@ -215,7 +215,8 @@ fn round_seconds_max(config: &ClusterConfig) -> u64 {
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
-    let charter = config.workload.charter(founder.id(), members, round_seconds_max(config) * 1_000_000, SHARES_PER_ROUND);
+    let charter =
+        config.workload.charter(founder.id(), members, round_seconds_max(config) * 1_000_000, SHARES_PER_ROUND);
     if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
         let kept = &run.charter().body;
         let same =

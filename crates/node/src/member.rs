@@ -109,6 +109,8 @@ pub enum FailureKind {
 pub struct Ended {
     /// Why, when it was not asked to.
     pub failure: Option<Failure>,
+    /// Whether it was killed from outside, and said nothing.
+    pub killed: bool,
 }
 
 /// What went wrong, for people, and for whoever chooses an exit code.

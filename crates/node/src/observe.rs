@@ -191,6 +191,9 @@ impl Watching {
 
     fn look(&mut self) {
         let statuses: Vec<PeerStatus> = self.watched.statuses.iter().map(|status| status.borrow().clone()).collect();
+        // Whoever was killed drops the sender or leaves a word.
+        let gone = |ended: &watch::Receiver<Option<Ended>>| ended.has_changed().is_err() || ended.borrow().is_some();
+        let gone: Vec<bool> = self.watched.ended.iter().map(gone).collect();
         for point in self.picture.take_rounds(&statuses[0].rounds) {
             self.tell(NetEvent::Point(point));
         }
@@ -199,7 +202,7 @@ impl Watching {
             self.seen_state.clone_from(&newest);
             self.take_state(newest);
         }
-        let state = self.picture.draw(&statuses);
+        let state = self.picture.draw(&statuses, &gone);
         let due = self.told_state.is_none_or(|told| told.elapsed() >= STATE_EVERY);
         let phase_changed = {
             let mut shown = self.observer.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,8 +259,10 @@ impl Watching {
         if self.outcome.borrow().is_some() {
             return;
         }
-        let ended =
-            self.watched.ended.iter().find_map(|ended| ended.borrow().as_ref().and_then(|ended| ended.failure.clone()));
+        // A stage goes on with the replicas that are left.
+        let bearable = self.watched.workload.stages_len() > 1;
+        let failure = |ended: &Ended| ended.failure.clone().filter(|_| !(bearable && ended.killed));
+        let ended = self.watched.ended.iter().find_map(|ended| ended.borrow().as_ref().and_then(failure));
         let halted = statuses.iter().find_map(|status| status.halted.clone());
         if let Some(failure) = ended.or(halted) {
             self.outcome.send_replace(Some(Outcome::Failed(failure)));

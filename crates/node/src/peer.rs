@@ -188,7 +188,7 @@ pub async fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
     let (ending, ended) = watch::channel(None);
     let task = tokio::spawn(async move {
         let failure = shell.run(inbox).await.err().map(|error| Failure::from(&error));
-        ending.send_replace(Some(Ended { failure }));
+        ending.send_replace(Some(Ended { failure, killed: false }));
     });
     Ok(NodeHandle { id, address, commands, status, ended, task: task.abort_handle() })
 }

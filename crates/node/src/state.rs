@@ -9,7 +9,6 @@ use model::Layout;
 use tensor::Context;
 use wire::Hash;
 
-
 /// The parts of a recipe's model: its stages, or all of it as the only one.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -123,7 +122,8 @@ impl ModelState {
                 let shape = parts.shape(stage).expect("a stage's state is made for a run with stages");
                 let (before, after) = (stage.checked_sub(1), stage.checked_add(1));
                 let halves = [before, after].map(|of_stage| Some((parts.shape(of_stage?)?, of(of_stage?))));
-                let [before, after] = halves.each_ref().map(|half| half.as_ref().map(|(shape, all)| (*shape, &all[..])));
+                let [before, after] =
+                    halves.each_ref().map(|half| half.as_ref().map(|(shape, all)| (*shape, &all[..])));
                 step(&ctx, &parts.recipe, shape, state, &own, Neighbours { before, after });
             }
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use learn::Recipe;
-use learn::data::{Corpus, CorpusError};
 use learn::boundary::encoded_bytes;
+use learn::data::{Corpus, CorpusError};
 use learn::pipeline::StageShape;
 use model::{Kind, Layout};
 use swarm::pipeline::PipelineConfig;

@@ -261,4 +261,3 @@ fn claims_in(block: &Block, round: u64) -> impl Iterator<Item = (PeerId, u16, Ve
         _ => None,
     })
 }
-

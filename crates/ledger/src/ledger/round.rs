@@ -14,6 +14,9 @@ use wire::{Hash, PeerId, Receipt, RunId, Signed, UnitId, run_root};
 use commitments::{Commitments, Committed};
 use votes::Votes;
 
+/// The part of a round's time after which half of a stage's voters suffice.
+const LATE_PART: u64 = 8;
+
 /// Most units of one member in a round: as many as its one commitment can hold receipts for.
 pub const UNITS_PER_MEMBER_MAX: usize = RECEIPTS_PER_COMMITMENT_MAX;
 
@@ -411,7 +414,13 @@ impl RoundOpen {
         taken
     }
 
-    /// Whether the deadline alone makes a root canonical.
+    /// From this time on, in microseconds, half of a stage's voters suffice to make its root canonical: those who are there agree within
+    /// moments, and the others have vanished.
+    pub fn late_us(&self) -> u64 {
+        self.opened_us.saturating_add(self.deadline_us.saturating_sub(self.opened_us) / LATE_PART)
+    }
+
+    /// Whether time alone makes a root canonical.
     pub(crate) fn has_late_majority(&self) -> bool {
         let open = self.state_roots.iter().zip(&self.votes).filter(|(root, _)| root.is_none());
         self.stages_len() > 1 && open.into_iter().any(|(_, votes)| votes.late_majority().is_some())

@@ -34,7 +34,7 @@ impl State {
             let parts = [&round.transcript.0[..], &point.transactions_root.0];
             round.transcript = Hash::derive("cairn v1 round transcript", &parts);
         }
-        if self.round.as_ref().is_some_and(|round| round.stages_len() > 1 && time_us >= round.deadline_us) {
+        if self.round.as_ref().is_some_and(|round| round.stages_len() > 1 && time_us >= round.late_us()) {
             self.take_majorities(true, applied);
         }
         match &self.round {
@@ -69,7 +69,6 @@ impl State {
         let Some(round) = self.round.as_ref().filter(|_| !self.is_finished(terms.charter)) else { return false };
         let late = u64::MAX;
         round.may_close(late, terms.charter.quorum)
-            || round.has_late_majority()
             || !self.relieved(terms, late).is_empty()
     }
 

@@ -226,7 +226,8 @@ async fn supervise(
         Ok(status) => Some(unexpected(format!("a child process ended with {status}"))),
         Err(error) => Some(unexpected(format!("a child process is lost: {error}"))),
     };
-    ended.send_replace(Some(Ended { failure: reported.or(crashed) }));
+    let killed = reported.is_none() && crashed.is_some();
+    ended.send_replace(Some(Ended { failure: reported.or(crashed), killed }));
 }
 
 fn unexpected(message: String) -> Failure {

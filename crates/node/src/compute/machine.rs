@@ -229,7 +229,9 @@ impl Machine {
             let (seed, computing) = (unit.unit.0.0, self.means.time.compute());
             running.push(tokio::task::spawn_blocking(move || {
                 let (_core, _computing, start) = (core, computing, Instant::now());
-                let ModelState::Whole(state) = state.as_ref() else { unreachable!("a stage has tasks instead of work") };
+                let ModelState::Whole(state) = state.as_ref() else {
+                    unreachable!("a stage has tasks instead of work")
+                };
                 let first_step = state.round * workload.recipe.inner_steps;
                 let stop = || flag.load(Ordering::Relaxed);
                 let (recipe, corpus, theta) = (&workload.recipe, &workload.corpus, &state.theta);

@@ -97,7 +97,8 @@ impl Machine {
 
     /// The replica with the weights of the stored state; its sum is that of the tasks since the state was made.
     async fn replica(&mut self) -> Result<(Hash, Box<StageWorker>), JobError> {
-        let root = self.state_root().ok_or(JobError::WrongState { held: "none".to_owned(), wanted: Hash::default() })?;
+        let root =
+            self.state_root().ok_or(JobError::WrongState { held: "none".to_owned(), wanted: Hash::default() })?;
         let (kept, parts) = (self.stage.replica.take(), self.stage.parts.clone());
         if let Some(kept) = kept.filter(|(of, _)| *of == root) {
             return Ok(kept);
@@ -126,12 +127,9 @@ fn run(replica: &mut StageWorker, batch: &MicroBatch, task: &StageTask, precisio
         StageTaskKind::Forward { input } => {
             replica.forward(batch, input.as_deref(), precision).map(|output| StageResult::Forward { output })
         }
-        StageTaskKind::Turn { input } => {
-            replica.turn(batch, input.as_deref(), precision, task.counted).map(|turn| StageResult::Turn {
-                loss_micronats: (turn.loss * 1e6).round() as u64,
-                gradient: turn.gradient,
-            })
-        }
+        StageTaskKind::Turn { input } => replica.turn(batch, input.as_deref(), precision, task.counted).map(|turn| {
+            StageResult::Turn { loss_micronats: (turn.loss * 1e6).round() as u64, gradient: turn.gradient }
+        }),
         StageTaskKind::Backward { input, gradient, .. } => replica
             .backward(batch, input.as_deref(), gradient, precision, task.counted)
             .map(|gradient| StageResult::Backward { gradient }),

@@ -83,8 +83,10 @@ impl Evaluation {
     /// Asks for a state: to read it at least, when `anyway` or something is to be done with it, or nothing is running.
     pub(super) fn want(&mut self, state: AgreedState, anyway: bool, measure: bool, sample: bool) {
         let wanted = Wanted { state, measure, sample };
-        let replaces =
-            self.waiting.as_ref().is_none_or(|waiting| measure || sample || anyway || !(waiting.measure || waiting.sample));
+        let replaces = self
+            .waiting
+            .as_ref()
+            .is_none_or(|waiting| measure || sample || anyway || !(waiting.measure || waiting.sample));
         if replaces {
             self.waiting = Some(wanted);
         }
@@ -132,7 +134,8 @@ impl Means {
     fn run(&self, wanted: Wanted) -> Option<Evaluated> {
         let recipe = &self.workload.recipe;
         let tokenizer = self.workload.corpus.tokenizer();
-        let read = read_checkpoint(self.workload.parts(), recipe.model, &self.blobs, &wanted.state, tokenizer, &self.name);
+        let read =
+            read_checkpoint(self.workload.parts(), recipe.model, &self.blobs, &wanted.state, tokenizer, &self.name);
         let checkpoint = match read {
             Ok(checkpoint) => Arc::new(checkpoint),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use wire::PeerId;
+use wire::{Hash, PeerId};
 
 use super::{Observed, SAMPLES_MAX, Summary, Watched};
 use crate::status::{PeerStatus, RoundReport};
@@ -21,6 +21,8 @@ const FAULTS_MAX: usize = 100;
 pub(super) struct Picture {
     /// The parts that never change.
     run: RunView,
+    /// Number of stages: the ledger counts a token in each of them.
+    stages: u64,
     validators: Vec<PeerId>,
     /// What stays the same, and the curve and the samples.
     kept: NetState,
@@ -68,6 +70,7 @@ impl Picture {
         };
         Self {
             run,
+            stages: u64::from(watched.workload.stages_len()),
             validators: charter.validators.clone(),
             kept,
             rounds: Vec::new(),
@@ -130,28 +133,31 @@ impl Picture {
     }
 
     /// The state of the network.
-    pub(super) fn draw(&mut self, statuses: &[PeerStatus]) -> NetState {
+    pub(super) fn draw(&mut self, statuses: &[PeerStatus], gone: &[bool]) -> NetState {
         let ledger = statuses.iter().max_by_key(|status| status.height).unwrap_or(&statuses[0]);
         if self.started.is_none() && ledger.open_round.is_some() {
             self.started = Some(Instant::now());
         }
         self.bytes_sent = statuses.iter().map(|status| status.traffic.sent).sum();
-        let peers: Vec<PeerView> =
+        let mut peers: Vec<PeerView> =
             statuses.iter().enumerate().map(|(place, status)| self.peer(place + 1, status, ledger, statuses)).collect();
+        for (peer, _) in peers.iter_mut().zip(gone).filter(|(_, gone)| **gone) {
+            peer.activity = PeerActivity::Offline;
+        }
         let view = LedgerView {
             height: ledger.height,
             root: ledger.ledger_root,
             supply: ledger.totals.supply,
             receipts: ledger.totals.receipts,
         };
-        let run = self.run_view(statuses, ledger);
+        let run = self.run_view(statuses, gone, ledger);
         NetState { run: Some(run), peers, ledger: Some(view), faults: faults(statuses), ..self.kept.clone() }
     }
 
     /// What a complete run came to; none until the final state was measured.
     pub(super) fn summary(&self, statuses: &[PeerStatus]) -> Option<Summary> {
         let ledger = &statuses[0];
-        let tokens = ledger.totals.tokens;
+        let tokens = ledger.totals.tokens / self.stages;
         let heldout_loss = self.kept.curve.iter().find(|point| point.tokens == tokens)?.heldout_loss?;
         let baseline = self.kept.baseline.as_ref();
         let baseline_loss = baseline.and_then(|line| line.points.iter().rev().find_map(|point| point.heldout_loss));
@@ -162,7 +168,7 @@ impl Picture {
             rounds: ledger.totals.rounds,
             tokens,
             parameters: self.run.parameters,
-            state_root: ledger.model?.state_root,
+            state_root: self.state_root(ledger)?,
             heldout_loss,
             baseline_heldout_loss: baseline_loss,
             gap: baseline_loss.map(|baseline| heldout_loss / baseline - 1.0),
@@ -184,9 +190,9 @@ impl Picture {
         &mut curve[place]
     }
 
-    fn run_view(&mut self, statuses: &[PeerStatus], ledger: &PeerStatus) -> RunView {
+    fn run_view(&mut self, statuses: &[PeerStatus], gone: &[bool], ledger: &PeerStatus) -> RunView {
         let totals = &ledger.totals;
-        let phase = self.phase(statuses);
+        let phase = self.phase(statuses, gone);
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let elapsed = match phase {
             Phase::Finished => *self.finished_seconds.get_or_insert(elapsed),
@@ -198,13 +204,13 @@ impl Picture {
         let first_tokens = recent.first().map_or(0, |first| self.tokens_at(first.round));
         let tokens = recent.last().map_or(0, |last| last.tokens - first_tokens);
         let left = self.run.rounds.saturating_sub(totals.rounds);
-        let figures = self.figures(totals.tokens);
+        let figures = self.figures(totals.tokens / self.stages);
         let mut spent = Spent::default();
         statuses.iter().for_each(|status| spent.add(status.spent));
         RunView {
             phase,
             round: totals.rounds,
-            tokens: totals.tokens,
+            tokens: totals.tokens / self.stages,
             elapsed_seconds: elapsed,
             eta_seconds: (!recent.is_empty() && phase == Phase::Training)
                 .then(|| seconds / recent.len() as f64 * left as f64),
@@ -215,16 +221,25 @@ impl Picture {
             payload_bytes_per_token: figures.payload_bytes_per_token,
             compression: figures.compression,
             time: spent.split(),
-            state_root: statuses[0].model.map(|model| model.state_root),
+            state_root: self.state_root(&statuses[0]),
             ..self.run.clone()
         }
     }
 
-    fn phase(&self, statuses: &[PeerStatus]) -> Phase {
+    /// The root of the newest state: of several stages that over all of them.
+    fn state_root(&self, status: &PeerStatus) -> Option<Hash> {
+        match self.stages {
+            1 => status.model.map(|model| model.state_root),
+            _ => status.agreed.as_ref().map(|agreed| agreed.model().state_root),
+        }
+    }
+
+    fn phase(&self, statuses: &[PeerStatus], gone: &[bool]) -> Phase {
         if statuses.iter().any(|status| status.halted.is_some()) {
             return Phase::Halted;
         }
-        if statuses.iter().all(|status| status.finished) {
+        let mut here = statuses.iter().zip(gone).filter(|(_, gone)| self.stages == 1 || !**gone);
+        if here.all(|(status, _)| status.finished) {
             return Phase::Finished;
         }
         match statuses.iter().any(|status| status.open_round.is_some()) {
@@ -261,7 +276,8 @@ impl Picture {
         let payloads: u64 = self.rounds.iter().map(|round| round.payloads).sum();
         let bytes = (self.bytes_sent_before + self.bytes_sent) as f64;
         let per_token = |bytes: f64| if tokens > 0 { bytes / tokens as f64 } else { 0.0 };
-        let parameter_bytes = 4.0 * self.run.parameters as f64;
+        // A payload is about the parameters of one stage.
+        let parameter_bytes = 4.0 * self.run.parameters as f64 / self.stages as f64;
         Figures {
             bytes_per_token: per_token(bytes),
             payload_bytes_per_token: per_token(payload_bytes as f64),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ledger::Ledger;
-use wire::{Action, Block, Charter, Verified, VerifiedBlock};
+use wire::{Action, Block, Charter, Receipt, Signed, Verified, VerifiedBlock};
 
 use crate::status::RoundReport;
 
@@ -32,9 +32,12 @@ impl Rounds {
     /// Takes the next block, which the protocol has checked. Any other block is ignored.
     pub(super) fn take(&mut self, block: &Block) {
         let Ok(applied) = self.ledger.apply_verified(&VerifiedBlock::trusted(block.clone())) else { return };
+        let stages = self.ledger.charter().stages.len() as u64;
         for transaction in &block.transactions {
             let Action::Commit(commitment) = &transaction.body.action else { continue };
-            for receipt in &commitment.receipts {
+            // Of several stages only the last one has a loss.
+            let with_loss = |receipt: &&Signed<Receipt>| u64::from(receipt.body.stage) + 1 == stages;
+            for receipt in commitment.receipts.iter().filter(with_loss) {
                 let tokens = receipt.body.tokens;
                 self.loss_sum += receipt.body.loss_micronats as f64 / 1e6 * tokens as f64;
                 self.loss_tokens += tokens;
@@ -44,7 +47,7 @@ impl Rounds {
         if let Some(closed) = applied.closed {
             let report = RoundReport {
                 round: closed.round,
-                tokens: self.ledger.totals().tokens,
+                tokens: self.ledger.totals().tokens / stages,
                 training_loss: (self.loss_tokens > 0).then(|| self.loss_sum / self.loss_tokens as f64),
                 payload_bytes: closed.entries.iter().map(|entry| entry.payload_bytes).sum(),
                 payloads: closed.entries.len() as u64,

@@ -9,4 +9,5 @@ mod disk;
 mod faults;
 mod links;
 mod processes;
+mod stages;
 mod transport;

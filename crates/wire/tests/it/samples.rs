@@ -3,8 +3,8 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, Message, NumericProfile,
-    PROTOCOL_VERSION, Receipt, RefusalReason, RunId, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction,
-    UnitId,
+    PROTOCOL_VERSION, Receipt, RefusalReason, RunId, Signed, StageCall, StageRefusal, StageReply, StageTerms,
+    Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {

@@ -1,0 +1,187 @@
+//! Clusters whose peers hold a stage each.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use learn::Recipe;
+use learn::boundary::{Precision, Space};
+use learn::data::Corpus;
+use learn::pipeline::{MicroBatch, Neighbours, StageShape, StageState, StageWorker, Turn, step};
+use learn::sparseloco::{self, SparsePayload};
+use ledger::Ledger;
+use node::home::Home;
+use node::store::Store;
+use node::view::Phase;
+use node::{Cluster, ClusterConfig, Workload};
+use swarm::pipeline::UnitDone;
+use tensor::Context;
+use wire::{Action, Block, Commitment, Hash, PeerId, UnitId};
+
+use crate::common::{config, finish, text_path, wait};
+
+fn workload(stages: usize, space: Space, precision: Precision) -> Arc<Workload> {
+    let mut recipe = Recipe::tiny().in_stages(stages, space, precision);
+    (recipe.rounds, recipe.units_per_round) = (8, 8);
+    recipe.compression.keep = 2048;
+    Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap())
+}
+
+fn staged(home: &Path, peers: usize, workload: Arc<Workload>) -> ClusterConfig {
+    ClusterConfig { workload, ..config(home, peers) }
+}
+
+/// What one stage of the run did with one unit, computed again from the state, the unit's name and the bytes of the neighbours.
+struct Replayed {
+    done: Vec<UnitDone>,
+}
+
+/// Passes a unit through all stages, as the run did.
+fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision) -> Replayed {
+    let hash = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or_else(Hash::default, |bytes| Hash::of(bytes));
+    let last = workers.len() - 1;
+    let mut inputs: Vec<Option<Vec<u8>>> = vec![None];
+    for worker in &mut workers[..last] {
+        let input = inputs.last().unwrap().clone();
+        inputs.push(Some(worker.forward(batch, input.as_deref(), precision).unwrap()));
+    }
+    let Turn { loss, gradient } = workers[last].turn(batch, inputs[last].as_deref(), precision, true).unwrap();
+    let mut done = vec![UnitDone {
+        index: 0,
+        unit: UnitId(Hash(batch.unit)),
+        input: hash(&inputs[last]),
+        output: Hash::default(),
+        gradient_in: Hash::default(),
+        gradient_out: hash(&gradient),
+        loss_micronats: (loss * 1e6).round() as u64,
+    }];
+    let mut gradient = gradient;
+    for place in (0..last).rev() {
+        let from = gradient.take().unwrap();
+        let input = inputs[place].clone();
+        let to = workers[place].backward(batch, input.as_deref(), &from, precision, true).unwrap();
+        done.push(UnitDone {
+            input: hash(&input),
+            output: hash(&inputs[place + 1]),
+            gradient_in: Hash::of(&from),
+            gradient_out: hash(&to),
+            loss_micronats: 0,
+            ..done[0]
+        });
+        gradient = to;
+    }
+    done.reverse();
+    Replayed { done }
+}
+
+/// The commitments of a run, in the ledger's order, each with its round and signer.
+fn commitments(blocks: &[Block]) -> Vec<(PeerId, &Commitment)> {
+    let transactions = blocks.iter().flat_map(|block| &block.transactions);
+    let committed = transactions.filter_map(|transaction| match &transaction.body.action {
+        Action::Commit(commitment) => Some((transaction.signer, commitment)),
+        _ => None,
+    });
+    committed.collect()
+}
+
+/// Computes the whole run again in one process, from nothing but its blocks: every receipt's hashes, every payload and every root.
+fn recompute(home: &Path, workload: &Workload) {
+    let saved = node::offline::Saved::newest(&Home::open(home).unwrap()).unwrap().unwrap();
+    let charter = &saved.run().charter().body;
+    let store = Store::open(&saved.run().peer_path(1), charter.run_id(), charter.validators[0]).unwrap();
+    let blocks = store.blocks().unwrap();
+    let mut ledger = Ledger::new(saved.run().charter());
+    blocks.iter().for_each(|block| drop(ledger.apply(block).unwrap()));
+    let (recipe, corpus, ctx) = (&workload.recipe, &workload.corpus, Context::single());
+    let precision = recipe.pipeline.unwrap().precision;
+    let shapes = StageShape::all(recipe);
+    let parts = shapes[0].token_parts();
+    let mut states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, shape)).collect();
+    let mut residuals: std::collections::BTreeMap<PeerId, Vec<f32>> = Default::default();
+    let mut replayed = 0;
+    for round in 0..charter.rounds {
+        let set = ledger.committed(round).unwrap();
+        let roots: Vec<Hash> =
+            shapes.iter().zip(&states).map(|(shape, state)| Hash(state.root(recipe, shape))).collect();
+        assert_eq!(set.state_in, roots, "the roots before round {round}");
+        let worker = |place: usize| {
+            StageWorker::new(ctx.clone(), recipe, shapes[place].clone(), parts.clone(), &states[place], 1)
+        };
+        let mut payloads: Vec<Vec<(u64, SparsePayload)>> = vec![Vec::new(); shapes.len()];
+        let all = commitments(&blocks);
+        for entry in &set.entries {
+            let of_round =
+                |(peer, commitment): &&(PeerId, &Commitment)| *peer == entry.peer && commitment.round == round;
+            let commitment = all.iter().find(of_round).unwrap().1;
+            // A worker of every stage, so that each unit can pass; only the sum of the own stage counts.
+            let mut workers: Vec<StageWorker> = (0..shapes.len()).map(worker).collect();
+            for receipt in &commitment.receipts {
+                let receipt = &receipt.body;
+                let batch = MicroBatch::derive(recipe, corpus, receipt.unit.0.0);
+                let done = replay(&mut workers, &batch, precision).done[usize::from(receipt.stage)];
+                assert_eq!(receipt.data_root, Hash(batch.data_root));
+                assert_eq!(receipt.trace_root, done.trace_root(), "what came into stage {}", receipt.stage);
+                assert_eq!(receipt.output_root, done.output_root(), "what stage {} gave", receipt.stage);
+                assert_eq!(receipt.loss_micronats, done.loss_micronats);
+                replayed += 1;
+            }
+            let place = usize::from(entry.stage);
+            let layout = shapes[place].layout();
+            let residual = residuals.entry(entry.peer).or_insert_with(|| vec![0.0; layout.len()]);
+            let sum = workers[place].contribution().unwrap();
+            sparseloco::fold_residual(residual, &sum.gradient, recipe.compression.beta);
+            let payload = sparseloco::encode(layout, recipe.compression, residual).unwrap();
+            assert_eq!(Hash::of(&payload), entry.payload, "the payload of stage {place} in round {round}");
+            let payload = sparseloco::decode(layout, recipe.compression, &payload).unwrap();
+            payloads[place].push((entry.tokens, payload));
+        }
+        let views: Vec<Vec<(u64, &SparsePayload)>> =
+            payloads.iter().map(|stage| stage.iter().map(|(weight, payload)| (*weight, payload)).collect()).collect();
+        for (place, state) in states.iter_mut().enumerate() {
+            let near = |place: usize| Some((shapes.get(place)?, views[place].as_slice()));
+            let neighbours = Neighbours { before: place.checked_sub(1).and_then(near), after: near(place + 1) };
+            step(&ctx, recipe, &shapes[place], state, &views[place], neighbours);
+        }
+    }
+    assert!(replayed >= 8 * charter.rounds * charter.stages.len() as u64, "only {replayed} receipts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_stages_over_sockets_do_what_one_process_does_bit_for_bit() {
+    for (space, precision) in
+        [(Space::Full, Precision::F32), (Space::Projector { rank: 8, rate: 0.1 }, Precision::Int4)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let workload = workload(4, space, precision);
+        let cluster = Cluster::start(staged(directory.path(), 8, workload.clone())).await.unwrap();
+        let summary = finish(&cluster).await;
+        let state = cluster.state();
+        let run = state.run.unwrap();
+        assert_eq!((run.phase, run.round, run.tokens), (Phase::Finished, 8, workload.recipe.total_tokens()));
+        assert!(run.training_loss.unwrap() < state.curve[0].training_loss.unwrap(), "{:?}", state.curve);
+        assert!(state.faults.is_empty(), "{:?}", state.faults);
+        assert_eq!(summary.shares.iter().map(|(_, shares)| shares).sum::<u64>(), state.ledger.unwrap().supply);
+        for member in cluster.members() {
+            let status = member.status().borrow().clone();
+            let model = status.model.unwrap();
+            let agreed = status.agreed.unwrap();
+            assert_eq!((agreed.round, agreed.roots[usize::from(status.stage)]), (8, model.state_root));
+        }
+        cluster.shutdown().await;
+        recompute(directory.path(), &workload);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_costs_no_unit_and_no_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let workload = workload(2, Space::Full, Precision::Int8);
+    let cluster = Cluster::start(staged(directory.path(), 4, workload.clone())).await.unwrap();
+    wait(&cluster, "two rounds", |status| status.totals.rounds >= 2).await;
+    // Peer 4 is the second replica of the last stage.
+    cluster.members()[3].kill();
+    let summary = finish(&cluster).await;
+    assert_eq!(summary.rounds, 8);
+    assert_eq!(summary.tokens, workload.recipe.total_tokens(), "a unit was lost");
+    cluster.shutdown().await;
+    recompute(directory.path(), &workload);
+}
