@@ -53,7 +53,8 @@ pub struct ClusterConfig {
     pub cores: Cores,
     /// How to run each peer in a process of its own; none runs all in this one.
     pub processes: Option<ChildProgram>,
-    /// The access link of every peer; none leaves them on loopback as it is.
+    /// The access link of every peer; none leaves them on loopback as it is. On a link slower than
+    /// [`crate::blobs::FETCH_BYTES_PER_SECOND_MIN`], blobs are given up and a run does not get on.
     pub link: Option<LinkSpec>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,

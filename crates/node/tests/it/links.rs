@@ -174,8 +174,7 @@ async fn endpoints_left_to_themselves_go_around_the_links() {
 }
 
 async fn check_cluster(config: ClusterConfig) {
-    let cluster =
-        Cluster::start(ClusterConfig { link: Some(spec("200M/50M,10ms+-2ms,0.5%")), ..config }).await.unwrap();
+    let cluster = Cluster::start(ClusterConfig { link: Some(spec("200M/50M,10ms+-2ms,3%")), ..config }).await.unwrap();
     let summary = finish(&cluster).await;
     check_complete(&cluster, &summary).await;
     let counts = cluster.network().unwrap().counts();
