@@ -146,6 +146,63 @@ fn whoever_looked_after_units_below_is_replaced_without_counting() {
 }
 
 #[test]
+fn units_of_a_first_stage_that_committed_and_died_are_looked_after() {
+    let mut world = done(2);
+    let (first, last) = (world.place(0, 0), world.place(1, 0));
+    world.after(0, Event::Seal(first));
+    world.run_for(100_000);
+    world.kill(first);
+    world.kill(last);
+    assert!(!world.is_complete());
+    world.run_until("done anew", 60_000_000, World::is_complete);
+    assert_eq!(world.excess(), 0);
+}
+
+#[test]
+fn the_hint_saves_asking_everybody() {
+    let mut world =
+        World::new(Setup { pass_us: vec![vec![10_000], vec![10_000; 2], vec![10_000; 3]], ..done(3).setup });
+    world.run_until("all done", 60_000_000, World::is_complete);
+    let (victim, before) = (world.place(1, 0), world.counts().questions);
+    let lost = u64::from(done_by(&world, victim));
+    let asked_before = world.counts().refused;
+    world.kill(victim);
+    world.run_until("done anew", 60_000_000, World::is_complete);
+    let after = world.counts();
+    assert!(after.questions - before <= lost, "one question for each unit");
+    assert_eq!(after.refused, asked_before, "and it goes to the right replica");
+}
+
+#[test]
+fn calls_of_a_caller_that_is_gone_are_given_up() {
+    let mut excess = 0;
+    for at_us in (50_000..400_000).step_by(25_000) {
+        let mut setup = Setup::even(2, 2, 16);
+        // The last stage is slow: calls wait there.
+        setup.pass_us[1] = vec![30_000; 2];
+        let mut world = World::new(setup);
+        let (caller, replica) = (world.place(0, 0), world.place(1, 0));
+        world.after(at_us, Event::Cut(caller, replica));
+        world.run_until("all done", 60_000_000, World::is_complete);
+        assert!(world.excess() <= 2, "{} units twice, cut after {at_us}", world.excess());
+        excess += world.excess();
+    }
+    assert!(excess <= 14, "{excess} units twice");
+}
+
+#[test]
+fn calls_that_wait_are_handed_back_when_there_is_no_way_on() {
+    let mut world = World::new(Setup::even(3, 2, 16));
+    let (blind, one, other) = (world.place(1, 0), world.place(2, 0), world.place(2, 1));
+    world.run_for(150_000);
+    world.cut(blind, one);
+    world.cut(blind, other);
+    assert_eq!(world.replicas[blind].pipeline.as_ref().unwrap().queued(), 0);
+    world.run_until("all done", 60_000_000, World::is_complete);
+    assert_eq!(world.counts().timeouts, 0);
+}
+
+#[test]
 fn a_member_that_commits_leaves_the_rest_to_the_next() {
     let mut world = World::new(Setup::even(2, 2, 16));
     let early = world.place(0, 0);
