@@ -30,7 +30,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use iroh::endpoint::{Connection, ConnectionError, PortmapperConfig, VarInt, presets};
+use iroh::endpoint::{
+    Connection, ConnectionError, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::provider::events::EventSender;
@@ -56,6 +58,11 @@ pub const PEERS_MAX: usize = 1024;
 pub const SIMULTANEOUS_MS_MAX: u64 = 3_000;
 /// How long a shutdown waits for queued messages to be sent.
 pub const FLUSH_MS_MAX: u64 = 2_000;
+
+/// A connection on which nothing was heard for so long is gone: its peer crashed, or the way to it did.
+pub const SILENCE_MAX: Duration = Duration::from_secs(8);
+/// How often a silent connection is kept alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 const EVENTS_QUEUED_MAX: usize = 1024;
 /// TLS alert 120, `no_application_protocol`, as a QUIC error code: the other side speaks another version.
@@ -184,6 +191,10 @@ impl Transport {
             .secret_key(SecretKey::from_bytes(&identity.secret()))
             .alpns(alpns)
             .clear_ip_transports();
+        let silence = IdleTimeout::try_from(SILENCE_MAX).expect("a few seconds fit");
+        let quic =
+            QuicTransportConfig::builder().keep_alive_interval(KEEP_ALIVE).max_idle_timeout(Some(silence)).build();
+        let builder = builder.transport_config(quic);
         let (builder, fixed) = if config.fixed_paths {
             let paths = FixedPaths::bind(config.bind).map_err(|error| bind_error(error.to_string()))?;
             let address = paths.address();

@@ -68,8 +68,7 @@ impl State {
     pub(crate) fn is_due_at_deadline(&self, terms: &Terms<'_>) -> bool {
         let Some(round) = self.round.as_ref().filter(|_| !self.is_finished(terms.charter)) else { return false };
         let late = u64::MAX;
-        round.may_close(late, terms.charter.quorum)
-            || !self.relieved(terms, late).is_empty()
+        round.may_close(late, terms.charter.quorum) || !self.relieved(terms, late).is_empty()
     }
 
     /// Closes the open round, and gives it.

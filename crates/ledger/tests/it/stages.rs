@@ -249,7 +249,7 @@ fn only_who_neither_attests_nor_commits_misses_a_round() {
 }
 
 #[test]
-fn half_of_a_stage_is_enough_once_the_deadline_has_passed() {
+fn half_of_a_stage_is_enough_once_some_time_has_passed() {
     let mut world = World::staged(&[1, 2], |_| {});
     let commits = [0, 1].map(|peer| world.commit_units(&world.peers[peer], &ALL)).to_vec();
     world.block(commits);
@@ -257,7 +257,9 @@ fn half_of_a_stage_is_enough_once_the_deadline_has_passed() {
     world.block(attests);
     assert_eq!(world.round().state_root_of(1), None, "one of two is no majority");
     let root = stage_state_after(&world.ledger, 1);
-    assert_eq!(world.deadline().canonical, vec![Canonical { round: 1, stage: 1, root }]);
+    let late = world.round().late_us();
+    assert!(late > world.round().opened_us && late < world.round().deadline_us);
+    assert_eq!(world.at_time(late).canonical, vec![Canonical { round: 1, stage: 1, root }]);
     let commits = [0, 1].map(|peer| world.commit_units(&world.peers[peer], &ALL)).to_vec();
     assert!(world.block(commits).closed.is_some());
     let votes = vec![

@@ -211,6 +211,11 @@ impl World {
     /// Applies a block without transactions, at the open round's deadline.
     pub(crate) fn deadline(&mut self) -> Applied {
         let deadline = self.round().deadline_us;
+        self.at_time(deadline)
+    }
+
+    /// Applies a block without transactions at a time, before which nothing is due.
+    pub(crate) fn at_time(&mut self, deadline: u64) -> Applied {
         assert_eq!(self.ledger.closes_at_us(), Some(deadline));
         assert_eq!(self.ledger.propose(&self.validator, deadline - 1, Vec::new()), None);
         self.time_us = deadline;

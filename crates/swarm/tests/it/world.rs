@@ -65,6 +65,7 @@ pub(crate) fn result(place: usize, job: &Job, model: Option<ModelPoint>) -> JobR
             let residual_root = Hash::of(&payload.0);
             JobResult::Worked { round: *round, units, payload, payload_bytes: PAYLOAD_BYTES, residual_root }
         }
+        Job::Stage(_) | Job::Contribute { .. } => panic!("these runs have one stage: {job:?}"),
         Job::OuterStep { round, committed, .. } => {
             let model = model.expect("a step needs a state");
             JobResult::Stepped { round: round + 1, state_root: step(model.state_root, committed) }
