@@ -185,5 +185,5 @@ async fn a_stage_goes_on_without_a_replica_that_was_killed() {
     let (all, round) = (workload.recipe.total_tokens(), workload.recipe.round_tokens());
     assert!(summary.tokens > all - 2 * round, "{} of {all} tokens", summary.tokens);
     cluster.shutdown().await;
-    recompute(directory.path(), &workload, 8 * 8 * 2 - 16);
+    recompute(directory.path(), &workload, 8 * 8 * 2 - 32);
 }
