@@ -340,6 +340,9 @@ impl Peer {
         if !self.links.is_up(from) {
             return;
         }
+        if let Some(stages) = &mut self.stages {
+            stages.note_sign(from);
+        }
         match message {
             Message::Hello { version, run, height } => self.on_hello(from, (version, run, height), now, out),
             Message::Submit(transaction) => self.collect(from, transaction, now, out),

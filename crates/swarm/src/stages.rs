@@ -6,8 +6,12 @@
 //! Source: training design, section 3.
 //!
 //! Message sequence of a round: every stage's starting root is canonical → the pipeline opens with its members and units → units pass
-//! through the stages ([`crate::pipeline`]) → members of stage 0 commit once their units are done and nobody is gone whose units have to
-//! be taken over → when stage 0 has claimed every unit, all is done everywhere, and the other stages commit → the round closes.
+//! through the stages ([`crate::pipeline`]) → members of stage 0 commit once their units are done → when stage 0 has claimed every unit, all
+//! is done everywhere, and the other stages commit → the round closes.
+//!
+//! A member that commits counts nothing more. So before it does, it asks the others that have still to claim units of its stage for
+//! a sign of life (any block, which every peer answers). One that is gone takes its sum with it: then its units come here anew, and are
+//! waited for.
 //!
 //! Deviations: none of the design's; near the deadline a member commits what it has, so that a round without a stage's last replica loses
 //! only what passed through that.
@@ -17,7 +21,9 @@
 //!
 //! What it does not do: it does not decide who calls whom.
 
-use wire::{Action, Block, PeerId};
+use std::collections::BTreeSet;
+
+use wire::{Action, Block, Message, PeerId};
 
 use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
 use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
@@ -26,6 +32,17 @@ use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
 const FIRST_STAGE_SEALS_PERCENT: u64 = 70;
 /// As [`FIRST_STAGE_SEALS_PERCENT`], for the other stages, which have to wait for the first.
 const OTHER_STAGES_SEAL_PERCENT: u64 = 85;
+
+/// How long a member that could commit waits for those who give no sign of life, or for their units, in microseconds.
+const SIGNS_US_MAX: u64 = 15_000_000;
+
+/// Who was asked for a sign of life, and who gave one.
+#[derive(Debug)]
+struct Signs {
+    round: u64,
+    since: Time,
+    missing: BTreeSet<PeerId>,
+}
 
 /// What a member of one of several stages works with.
 #[derive(Debug)]
@@ -37,11 +54,13 @@ pub(crate) struct Stages {
     sealing: Option<u64>,
     /// What is to be paid in.
     sealed: Option<(u64, Vec<UnitDone>)>,
+    /// Signs of life that are waited for.
+    signs: Option<Signs>,
 }
 
 impl Stages {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, waiting: None, sealing: None, sealed: None }
+        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None }
     }
 
     /// Whether the sum of a round was asked for.
@@ -51,7 +70,16 @@ impl Stages {
 
     /// When the pipeline, or a round's time, wants to be looked at.
     pub(crate) fn next_due(&self) -> Option<Time> {
-        self.pipeline.poll_timeout()
+        let open = |signs: &&Signs| self.pipeline.round() == Some(signs.round) && !self.is_sealed(signs.round);
+        let signs = self.signs.as_ref().filter(open).map(|signs| signs.since.after(SIGNS_US_MAX));
+        [self.pipeline.poll_timeout(), signs].into_iter().flatten().min()
+    }
+
+    /// Notes that a peer is there.
+    pub(crate) fn note_sign(&mut self, from: PeerId) {
+        if let Some(signs) = &mut self.signs {
+            signs.missing.remove(&from);
+        }
     }
 }
 
@@ -123,7 +151,7 @@ impl Peer {
         if due {
             self.feed_pipeline(PipelineInput::Tick, now, out);
         }
-        if self.is_to_seal(now) {
+        if self.is_to_seal(now, out) {
             if let Some(stages) = &mut self.stages {
                 stages.sealing = stages.pipeline.round();
             }
@@ -195,29 +223,39 @@ impl Peer {
     }
 
     /// Whether nothing more is to be counted in this round.
-    fn is_to_seal(&self, now: Time) -> bool {
+    fn is_to_seal(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
         let (Some(open), Some(stages)) = (self.ledger.round(), &self.stages) else { return false };
         let pipeline = &stages.pipeline;
-        if pipeline.round() != Some(open.round) || stages.is_sealed(open.round) || pipeline.done().is_empty() {
+        let counts = pipeline.round() == Some(open.round) && !pipeline.done().is_empty();
+        if !counts || stages.is_sealed(open.round) {
             return false;
         }
         if self.seal_deadline().is_some_and(|at| at <= now) {
             return true;
         }
-        let mut unclaimed = (0..open.units).filter(|unit| !open.is_claimed(0, *unit));
-        let ready = match self.config.stage {
-            // Nobody is gone whose units have to be taken over first.
-            0 => {
-                let assignment = open.assignment();
-                unclaimed.all(|unit| {
-                    let whose = assignment.get(unit as usize);
-                    let done = pipeline.done().iter().any(|done| done.index == unit);
-                    done || whose.is_some_and(|peer| *peer != self.id && self.links.is_up(*peer))
-                })
-            }
-            _ => unclaimed.next().is_none(),
-        };
-        ready && pipeline.is_idle()
+        let first_done = || (0..open.units).all(|unit| open.is_claimed(0, unit));
+        pipeline.is_idle() && (self.config.stage == 0 || first_done()) && self.others_are_there(now, out)
+    }
+
+    /// Whether whoever has still to claim units of the own stage gave a sign of life, or was waited for long enough. Asks for the signs.
+    fn others_are_there(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
+        let (Some(open), Some(stages)) = (self.ledger.round(), &mut self.stages) else { return false };
+        let stage = self.config.stage;
+        let own: BTreeSet<u32> = stages.pipeline.done().iter().map(|done| done.index).collect();
+        let mut elsewhere = (0..open.units).filter(|unit| !own.contains(unit) && !open.is_claimed(stage, *unit));
+        if elsewhere.next().is_none() {
+            return true;
+        }
+        if stages.signs.as_ref().is_none_or(|signs| signs.round != open.round) {
+            let others = open.members_of(stage).filter(|peer| **peer != self.id && open.commitment(peer).is_none());
+            let missing: BTreeSet<PeerId> = others.copied().collect();
+            let message = Message::BlocksWanted { from_height: self.ledger.height().saturating_sub(1) };
+            out.extend(missing.iter().map(|peer| Output::Send { to: *peer, message: message.clone() }));
+            stages.signs = Some(Signs { round: open.round, since: now, missing });
+        }
+        let Some(signs) = &stages.signs else { return false };
+        let nobody = open.members_of(stage).all(|peer| *peer == self.id || open.commitment(peer).is_some());
+        signs.missing.is_empty() && !nobody || signs.since.after(SIGNS_US_MAX) <= now
     }
 
     /// Starts the payload, or else the task that waits, when no other job runs.
