@@ -68,14 +68,14 @@ impl Ordering {
     }
 
     /// When the open round, whose deadline is `at`, can be closed without all commitments.
-    pub(crate) fn next_deadline(&self, at: Time, round_us_max: u64) -> Time {
-        self.not_before.max(self.lasts_until(at, round_us_max))
+    pub(crate) fn next_deadline(&self, at: Time, whole_us: u64) -> Time {
+        self.not_before.max(self.lasts_until(at, whole_us))
     }
 
     /// A round stays open for its whole time while its validator runs: what was done before the validator was away is
     /// submitted again after it came back, and must not find the round closed.
-    fn lasts_until(&self, deadline: Time, round_us_max: u64) -> Time {
-        self.opened.map_or(deadline, |(_, seen)| deadline.max(seen.after(round_us_max)))
+    fn lasts_until(&self, deadline: Time, whole_us: u64) -> Time {
+        self.opened.map_or(deadline, |(_, seen)| deadline.max(seen.after(whole_us)))
     }
 
     fn note_round(&mut self, round: Option<u64>, now: Time) {
@@ -301,10 +301,10 @@ impl Peer {
 
     /// Makes a block if it is time for one. True when it did.
     pub(crate) fn order(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
-        let round_us_max = self.ledger.charter().round_us_max;
+        let opened_us = self.ledger.round().map_or(0, |open| open.opened_us);
         let Some(ordering) = &mut self.ordering else { return false };
         ordering.note_round(self.ledger.round().map(|open| open.round), now);
-        let lasts_until = |at: u64| ordering.lasts_until(Time::from_micros(at), round_us_max);
+        let lasts_until = |at: u64| ordering.lasts_until(Time::from_micros(at), at.saturating_sub(opened_us));
         let deadline = self.ledger.closes_at_us().is_some_and(|at| lasts_until(at) <= now);
         let due = deadline || (ordering.ready && !ordering.pool.is_empty());
         if !due || now < ordering.not_before {

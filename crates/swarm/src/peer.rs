@@ -187,10 +187,8 @@ impl Peer {
         }
         let ordering = self.ordering.as_ref();
         let deadline = || {
-            Some(
-                ordering?
-                    .next_deadline(Time::from_micros(self.ledger.closes_at_us()?), self.ledger.charter().round_us_max),
-            )
+            let (at, opened_us) = (self.ledger.closes_at_us()?, self.ledger.round()?.opened_us);
+            Some(ordering?.next_deadline(Time::from_micros(at), at.saturating_sub(opened_us)))
         };
         let timeouts = [
             (self.links.next_dial(), TimeoutReason::Dial),
