@@ -40,8 +40,9 @@ const SIGNS_US_MAX: u64 = 15_000_000;
 #[derive(Debug)]
 struct Signs {
     round: u64,
-    since: Time,
     missing: BTreeSet<PeerId>,
+    /// Until when; none once that time has come.
+    until: Option<Time>,
 }
 
 /// What a member of one of several stages works with.
@@ -71,7 +72,7 @@ impl Stages {
     /// When the pipeline, or a round's time, wants to be looked at.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let open = |signs: &&Signs| self.pipeline.round() == Some(signs.round) && !self.is_sealed(signs.round);
-        let signs = self.signs.as_ref().filter(open).map(|signs| signs.since.after(SIGNS_US_MAX));
+        let signs = self.signs.as_ref().filter(open).and_then(|signs| signs.until);
         [self.pipeline.poll_timeout(), signs].into_iter().flatten().min()
     }
 
@@ -79,6 +80,13 @@ impl Stages {
     pub(crate) fn note_sign(&mut self, from: PeerId) {
         if let Some(signs) = &mut self.signs {
             signs.missing.remove(&from);
+        }
+    }
+
+    /// Ends the wait for signs when its time has come: it is due once.
+    fn end_wait(&mut self, now: Time) {
+        if let Some(signs) = &mut self.signs {
+            signs.until = signs.until.filter(|until| *until > now);
         }
     }
 }
@@ -150,6 +158,9 @@ impl Peer {
         let due = self.stages.as_ref().and_then(Stages::next_due).is_some_and(|at| at <= now);
         if due {
             self.feed_pipeline(PipelineInput::Tick, now, out);
+        }
+        if let Some(stages) = &mut self.stages {
+            stages.end_wait(now);
         }
         if self.is_to_seal(now, out) {
             if let Some(stages) = &mut self.stages {
@@ -251,11 +262,11 @@ impl Peer {
             let missing: BTreeSet<PeerId> = others.copied().collect();
             let message = Message::BlocksWanted { from_height: self.ledger.height().saturating_sub(1) };
             out.extend(missing.iter().map(|peer| Output::Send { to: *peer, message: message.clone() }));
-            stages.signs = Some(Signs { round: open.round, since: now, missing });
+            stages.signs = Some(Signs { round: open.round, missing, until: Some(now.after(SIGNS_US_MAX)) });
         }
         let Some(signs) = &stages.signs else { return false };
         let nobody = open.members_of(stage).all(|peer| *peer == self.id || open.commitment(peer).is_some());
-        signs.missing.is_empty() && !nobody || signs.since.after(SIGNS_US_MAX) <= now
+        signs.missing.is_empty() && !nobody || signs.until.is_none()
     }
 
     /// Starts the payload, or else the task that waits, when no other job runs.

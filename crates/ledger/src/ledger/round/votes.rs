@@ -51,7 +51,7 @@ impl Votes {
     }
 
     /// The root that at least half of the electorate attests, and more than any other: enough once the others had the
-    /// whole time of the round.
+    /// time that a round gives them for it.
     pub(crate) fn late_majority(&self) -> Option<Hash> {
         let (root, most) = self.roots.iter().max_by_key(|(_, votes)| **votes)?;
         let alone = self.roots.values().filter(|votes| *votes == most).count() == 1;

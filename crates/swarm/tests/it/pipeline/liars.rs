@@ -51,6 +51,20 @@ fn held_against(world: &World, liar: PeerId, test: impl Fn(&StageFault) -> bool)
     world.faults.iter().filter(|(_, peer, kind, _)| *peer == liar && test(kind)).count()
 }
 
+/// What a member of stage 0 sends into stage 1 for unit 0.
+fn first_call(world: &World) -> StageCall {
+    StageCall {
+        round: 0,
+        stage: 1,
+        index: 0,
+        state_root: world.view.state_root,
+        unit: world.view.units[0],
+        again: false,
+        hint: Vec::new(),
+        input: vec![1; MESSAGE_BYTES],
+    }
+}
+
 #[test]
 fn bytes_of_the_wrong_shape_and_no_numbers_are_found() {
     type Damage = fn(&mut Vec<u8>);
@@ -99,16 +113,7 @@ fn a_flood_of_rubbish_is_no_longer_answered() {
     let mut world = World::new(Setup::even(2, 2, 4));
     world.run_until("all done", 60_000_000, World::is_complete);
     let (liar, place) = (id(0, 1), world.place(1, 0));
-    let call = StageCall {
-        round: 99,
-        stage: 1,
-        index: 0,
-        state_root: world.view.state_root,
-        unit: world.view.units[0],
-        again: false,
-        hint: Vec::new(),
-        input: vec![1; MESSAGE_BYTES],
-    };
+    let call = StageCall { round: 99, ..first_call(&world) };
     let mut answers = 0;
     for _ in 0..10_000 {
         let out = world.deliver(liar, place, Message::StageCall(call.clone()));
@@ -203,16 +208,7 @@ fn strangers_and_wrong_names_are_refused() {
     let mut world = World::new(Setup::even(3, 2, 4));
     world.run_until("all done", 60_000_000, World::is_complete);
     let place = world.place(1, 0);
-    let good = StageCall {
-        round: 0,
-        stage: 1,
-        index: 0,
-        state_root: world.view.state_root,
-        unit: world.view.units[0],
-        again: false,
-        hint: Vec::new(),
-        input: vec![1; MESSAGE_BYTES],
-    };
+    let good = first_call(&world);
     let other_unit = world.view.units[1];
     let cases = [
         (id(2, 0), good.clone(), RefusalReason::WrongStage),
