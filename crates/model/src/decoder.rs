@@ -185,7 +185,7 @@ impl Decoder {
 /// One thread for work that is not worth waking another.
 fn for_little_work(ctx: &Context, rows: usize, parameters: u64) -> Option<Context> {
     let little = (rows as u64).saturating_mul(parameters) < THREADS_WORK;
-    little.then(|| Context::single().with_isa(ctx.isa()))
+    little.then(|| Context::single().with_isa(ctx.isa()).with_profile(ctx.profile()))
 }
 
 /// Checks what is to be appended to a sequence.

@@ -5,8 +5,8 @@
 //! taken in a fixed order. A logit that is NaN counts as minus infinity.
 
 use serde::{Deserialize, Serialize};
-use tensor::math;
 use tensor::random::Stream;
+use tensor::{Profile, math};
 
 /// How to choose tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Sampler {
         for candidate in &mut self.candidates {
             // A weight that equals the largest has probability 1 even where both are infinite.
             let below = if candidate.weight == largest { 0.0 } else { candidate.weight - largest };
-            candidate.weight = math::exp(below / self.sampling.temperature);
+            candidate.weight = math::exp(Profile::default(), below / self.sampling.temperature);
         }
     }
 

@@ -51,7 +51,7 @@ pub fn adamw_update(ctx: &Context, params: &mut [f32], grads: &[f32], m: &mut [f
     let len = params.len();
     assert!(grads.len() == len && m.len() == len && v.len() == len, "adamw_update of different lengths");
     let work = params.chunks_mut(CHUNK).zip(grads.chunks(CHUNK)).zip(m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK)));
-    ctx.threads().for_each(work.collect(), |((p, g), (m, v))| update_chunk(ctx.isa(), p, g, m, v, step));
+    ctx.threads().for_each(work.collect(), |((p, g), (m, v))| update_chunk(ctx.variant(), p, g, m, v, step));
     slip("adamw_update", params);
 }
 

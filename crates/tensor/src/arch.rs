@@ -2,7 +2,8 @@
 //!
 //! A kernel is one generic source over [`Lanes`], 16 virtual f32 lanes. [`Isa::run`] instantiates it inside a function that
 //! enables the instruction set, so that everything inlines into it. All implementations of an operation are exactly rounded
-//! IEEE-754 operations on the same lanes in the same order: the bits are equal by construction.
+//! IEEE-754 operations on the same lanes in the same order: the bits are equal by construction. The numeric profile is a constant
+//! of the lanes, and decides one operation: the fold step.
 //!
 //! This is the only module of the workspace with `unsafe`.
 #![allow(unsafe_code)]
@@ -16,6 +17,8 @@ mod portable;
 mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+use crate::profile::Profile;
 
 pub(crate) use matrix::MatMut;
 pub(crate) use micro::{Block, ROW_STRIDE, RowLayout, Strips, Tile, micro, micro_tile, packed_len};
@@ -41,9 +44,9 @@ enum Level {
     Scalar,
     Generic,
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2<true>),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512<true>),
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -96,37 +99,60 @@ impl Isa {
         }
     }
 
-    /// Runs `task` instantiated for this instruction set.
+    /// Runs `task` instantiated for this instruction set and profile.
     #[inline]
-    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+    fn run<T: Task, const FUSED: bool>(self, task: T) -> T::Output {
         match self.0 {
-            Level::Scalar | Level::Generic => task.run(Portable),
+            Level::Scalar | Level::Generic => task.run(Portable::<FUSED>),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the proof shows that the processor has the enabled features.
-            Level::Avx2(proof) => unsafe { x86::run_avx2(task, proof) },
+            Level::Avx2(proof) => unsafe { x86::run_avx2(task, proof.in_profile::<FUSED>()) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the proof shows that the processor has the enabled features.
-            Level::Avx512(proof) => unsafe { x86::run_avx512(task, proof) },
+            Level::Avx512(proof) => unsafe { x86::run_avx512(task, proof.in_profile::<FUSED>()) },
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => task.run(Neon),
+            Level::Neon => task.run(Neon::<FUSED>),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Level::Simd128 => task.run(Simd128),
+            Level::Simd128 => task.run(Simd128::<FUSED>),
         }
     }
 
     /// Rows and columns of the micro-kernel's tile.
     pub(crate) fn tile(self) -> (usize, usize) {
         match self.0 {
-            Level::Scalar | Level::Generic => (Portable::TILE_ROWS, Portable::TILE_COLS),
+            Level::Scalar | Level::Generic => (Portable::<true>::TILE_ROWS, Portable::<true>::TILE_COLS),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(_) => (Avx2::TILE_ROWS, Avx2::TILE_COLS),
+            Level::Avx2(_) => (Avx2::<true>::TILE_ROWS, Avx2::<true>::TILE_COLS),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(_) => (Avx512::TILE_ROWS, Avx512::TILE_COLS),
+            Level::Avx512(_) => (Avx512::<true>::TILE_ROWS, Avx512::<true>::TILE_COLS),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => (Neon::TILE_ROWS, Neon::TILE_COLS),
+            Level::Neon => (Neon::<true>::TILE_ROWS, Neon::<true>::TILE_COLS),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Level::Simd128 => (Simd128::TILE_ROWS, Simd128::TILE_COLS),
+            Level::Simd128 => (Simd128::<true>::TILE_ROWS, Simd128::<true>::TILE_COLS),
         }
+    }
+}
+
+/// One instantiation of every kernel: an instruction set, which changes no result, and a numeric profile, which does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variant {
+    pub(crate) isa: Isa,
+    pub(crate) profile: Profile,
+}
+
+impl Variant {
+    /// Runs `task` instantiated for this instruction set and profile.
+    #[inline]
+    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+        match self.profile {
+            Profile::F32Fma => self.isa.run::<T, true>(task),
+            Profile::F32Muladd => self.isa.run::<T, false>(task),
+        }
+    }
+
+    /// Rows and columns of the micro-kernel's tile.
+    pub(crate) fn tile(self) -> (usize, usize) {
+        self.isa.tile()
     }
 }
 
@@ -139,12 +165,12 @@ pub(crate) trait Task {
     fn run<S: Lanes>(self, s: S) -> Self::Output;
 }
 
-/// Defines a kernel: a function whose first argument is the [`Isa`] and whose body is generic over the named [`Lanes`] value.
+/// Defines a kernel: a function whose first argument is the [`Variant`] and whose body is generic over the named [`Lanes`] value.
 macro_rules! lanes_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>($s:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name<$life>(isa: $crate::arch::Isa, $($arg: $ty),*) $(-> $out)? {
+        $vis fn $name<$life>(variant: $crate::arch::Variant, $($arg: $ty),*) $(-> $out)? {
             struct Call<$life> { $($arg: $ty,)* _life: std::marker::PhantomData<&$life ()> }
             impl<$life> $crate::arch::Task for Call<$life> {
                 type Output = lanes_kernel!(@out $($out)?);
@@ -154,7 +180,7 @@ macro_rules! lanes_kernel {
                     $body
                 }
             }
-            isa.run(Call { $($arg,)* _life: std::marker::PhantomData })
+            variant.run(Call { $($arg,)* _life: std::marker::PhantomData })
         }
     };
     (@out) => { () };
@@ -162,7 +188,8 @@ macro_rules! lanes_kernel {
 }
 pub(crate) use lanes_kernel;
 
-/// Elementwise operations on a fixed number of f32 lanes. Every operation rounds once, as IEEE-754 demands.
+/// Elementwise operations on a fixed number of f32 lanes. Every operation rounds once, as IEEE-754 demands, but the
+/// fold step of the profile without fused operations, which is two.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// How many lanes a vector has: [`LANES`], or 1 for [`One`].
     const WIDTH: usize;
@@ -189,7 +216,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`, rounded once.
+    /// A fold step, `a * b + c`, rounded as the profile of the lanes says.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `if a > b { a } else { b }`: the second operand wins on NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;

@@ -21,6 +21,7 @@ pub use cached::{CacheShape, CachedRows, PAGE, attention_cached};
 use crate::Context;
 use crate::arch::Isa;
 use crate::fault::slip;
+use crate::profile::in_profile;
 
 /// The most values that a pass keeps packed on a thread: keys and values, two blocks of scores, and blocks of rows.
 pub(crate) fn scratch_len(tokens: usize, head_dim: usize) -> usize {
@@ -102,7 +103,7 @@ pub fn attention_forward(
     assert!(k.len() == shape.kv_len() && v.len() == shape.kv_len(), "attention_forward: sizes of k and v");
     assert_eq!(stats.len(), shape.stats_len(), "attention_forward: size of stats");
     if ctx.isa() == Isa::Scalar {
-        reference::forward(ctx, shape, q, k, v, out, stats);
+        in_profile!(ctx.profile(), FUSED => reference::forward::<FUSED>(ctx, shape, q, k, v, out, stats));
     } else {
         blocked::forward(ctx, shape, q, k, v, out, stats);
     }
@@ -137,7 +138,7 @@ pub fn attention_backward(
     assert_eq!(stats.len(), shape.stats_len(), "attention_backward: size of stats");
     let saved = &Saved { q, k, v, out, stats, dout };
     if ctx.isa() == Isa::Scalar {
-        reference::backward(ctx, shape, saved, dq, dk, dv);
+        in_profile!(ctx.profile(), FUSED => reference::backward::<FUSED>(ctx, shape, saved, dq, dk, dv));
     } else {
         blocked::backward(ctx, shape, saved, dq, dk, dv);
     }

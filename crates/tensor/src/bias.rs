@@ -17,7 +17,7 @@ const SUM_CHUNKS: usize = 32;
 pub fn bias_forward(ctx: &Context, rows: usize, d: usize, bias: &[f32], x: &mut [f32]) {
     assert!(x.len() == rows * d && bias.len() == d, "bias_forward: {} values for {rows} × {d}", x.len());
     if d > 0 {
-        ctx.threads().for_each(x.chunks_mut(TASK_ROWS * d).collect(), |x| add_rows(ctx.isa(), bias, x));
+        ctx.threads().for_each(x.chunks_mut(TASK_ROWS * d).collect(), |x| add_rows(ctx.variant(), bias, x));
     }
     slip("bias_forward", x);
 }
@@ -36,11 +36,11 @@ pub fn bias_backward(ctx: &Context, rows: usize, d: usize, dx: &[f32], dbias: &m
     let work = partial.chunks_mut(d).zip(dx.chunks(chunk * d)).collect();
     ctx.threads().for_each(work, |(sum, rows): (&mut [f32], &[f32])| {
         for row in rows.chunks_exact(d) {
-            add_rows(ctx.isa(), row, sum);
+            add_rows(ctx.variant(), row, sum);
         }
     });
     for partial in partial.chunks(d) {
-        add_rows(ctx.isa(), partial, dbias);
+        add_rows(ctx.variant(), partial, dbias);
     }
     slip("bias_backward", dbias);
 }

@@ -18,7 +18,7 @@ mod kernels;
 
 use std::collections::BTreeMap;
 
-use crate::Context;
+use crate::{Context, Profile};
 
 /// The golden hashes, one `profile kernel hash` per line; written by `cargo run --release -p learn --example conformance -- record`.
 const GOLDEN: &str = include_str!("conformance/golden.txt");
@@ -56,14 +56,14 @@ pub fn kernels() -> Vec<Kernel> {
 }
 
 /// The golden hash of each kernel in a numeric profile.
-pub fn golden(profile: &str) -> BTreeMap<&'static str, [u8; 32]> {
+pub fn golden(profile: Profile) -> BTreeMap<&'static str, [u8; 32]> {
     parse_golden(GOLDEN, profile)
 }
 
 /// Reads a profile's golden hashes: lines of profile, name and hash in hexadecimal. Other lines are left out.
-pub fn parse_golden<'a>(text: &'a str, profile: &str) -> BTreeMap<&'a str, [u8; 32]> {
+pub fn parse_golden<'a>(text: &'a str, profile: Profile) -> BTreeMap<&'a str, [u8; 32]> {
     let line = |line: &'a str| {
-        let (name, hash) = line.strip_prefix(profile)?.strip_prefix(' ')?.split_once(' ')?;
+        let (name, hash) = line.strip_prefix(profile.name())?.strip_prefix(' ')?.split_once(' ')?;
         Some((name, *blake3::Hash::from_hex(hash).ok()?.as_bytes()))
     };
     text.lines().filter_map(line).collect()

@@ -1,23 +1,26 @@
-//! Where kernels run: the instruction set and the threads. Neither choice changes a bit of any result.
+//! Where kernels run: the instruction set and the threads, of which neither changes a bit of any result, and the numeric profile,
+//! which does.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::arch::Isa;
+use crate::arch::{Isa, Variant};
 use crate::environment::{FloatEnvironmentError, check_float_environment};
+use crate::profile::Profile;
 
-/// The instruction set and the threads that kernels use. Cheap to clone.
+/// The instruction set, the threads and the numeric profile that kernels use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context {
     isa: Isa,
     threads: Threads,
+    profile: Profile,
 }
 
 impl Context {
-    /// Makes a context with this many threads and the fastest instruction set of this machine.
+    /// Makes a context with this many threads, the fastest instruction set of this machine and the default profile.
     pub fn new(threads: usize) -> Context {
-        Context { isa: Isa::detect(), threads: Threads::new(threads) }
+        Context { isa: Isa::detect(), threads: Threads::new(threads), profile: Profile::default() }
     }
 
     /// Makes a single-threaded context with the fastest instruction set of this machine.
@@ -27,12 +30,27 @@ impl Context {
 
     /// Makes the single-threaded reference context: portable code only.
     pub fn scalar() -> Context {
-        Context { isa: Isa::Scalar, threads: Threads::single() }
+        Context { isa: Isa::Scalar, threads: Threads::single(), profile: Profile::default() }
     }
 
     /// Returns the same context with another instruction set.
     pub fn with_isa(self, isa: Isa) -> Context {
         Context { isa, ..self }
+    }
+
+    /// Returns the same context with another numeric profile: its results are other numbers.
+    pub fn with_profile(self, profile: Profile) -> Context {
+        Context { profile, ..self }
+    }
+
+    /// The numeric profile in use.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Which instantiation of the kernels to run.
+    pub(crate) fn variant(&self) -> Variant {
+        Variant { isa: self.isa, profile: self.profile }
     }
 
     /// The instruction set in use.

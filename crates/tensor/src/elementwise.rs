@@ -18,7 +18,7 @@ const SUM_CHUNK: usize = 1024;
 pub fn add_assign(ctx: &Context, y: &mut [f32], x: &[f32]) {
     assert_eq!(y.len(), x.len(), "add_assign of different lengths");
     let work = y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).collect();
-    ctx.threads().for_each(work, |(y, x)| add_chunk(ctx.isa(), y, x));
+    ctx.threads().for_each(work, |(y, x)| add_chunk(ctx.variant(), y, x));
     slip("add_assign", y);
 }
 
@@ -29,13 +29,13 @@ pub fn add_assign(ctx: &Context, y: &mut [f32], x: &[f32]) {
 pub fn axpy(ctx: &Context, a: f32, x: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), x.len(), "axpy of different lengths");
     let work = y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).collect();
-    ctx.threads().for_each(work, |(y, x)| axpy_chunk(ctx.isa(), a, y, x));
+    ctx.threads().for_each(work, |(y, x)| axpy_chunk(ctx.variant(), a, y, x));
     slip("axpy", y);
 }
 
 /// Computes `x *= a`.
 pub fn scale(ctx: &Context, a: f32, x: &mut [f32]) {
-    ctx.threads().for_each(x.chunks_mut(CHUNK).collect(), |x| scale_chunk(ctx.isa(), a, x));
+    ctx.threads().for_each(x.chunks_mut(CHUNK).collect(), |x| scale_chunk(ctx.variant(), a, x));
     slip("scale", x);
 }
 
@@ -52,7 +52,7 @@ pub fn dot(ctx: &Context, x: &[f32], y: &[f32]) -> f64 {
     assert_eq!(x.len(), y.len(), "dot of different lengths");
     let mut partial = vec![0.0f32; x.len().div_ceil(SUM_CHUNK)];
     let work = partial.chunks_mut(CHUNK / SUM_CHUNK).zip(x.chunks(CHUNK).zip(y.chunks(CHUNK))).collect();
-    ctx.threads().for_each(work, |(partial, (x, y))| dot_chunk(ctx.isa(), partial, x, y));
+    ctx.threads().for_each(work, |(partial, (x, y))| dot_chunk(ctx.variant(), partial, x, y));
     slip_f64("dot", partial.into_iter().map(f64::from).sum())
 }
 

@@ -1,4 +1,4 @@
-//! Matrix products: each output is a left fold over `k`, ascending, of fused multiply-adds.
+//! Matrix products: each output is a left fold over `k`, ascending, of the profile's fold steps.
 //!
 //! The fold starts from +0, or from the output's old value when the product accumulates. Blocking for caches may spill and
 //! reload the f32 accumulator; nothing ever splits `k`. Hence the result is independent of blocking, threads, instruction set and
@@ -12,6 +12,7 @@ mod reference;
 use crate::Context;
 use crate::arch::{Isa, MatMut, lanes_kernel};
 use crate::fault::slip;
+use crate::profile::in_profile;
 
 /// How to read an operand: element (row, column) is `data[row * row_stride + column * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -136,17 +137,17 @@ pub fn matmul_strided(
     let b = Operand::new(b.layout, b.data, b.stride, k, n);
     let target = MatMut::new(c, m, n, c_stride);
     if ctx.isa() == Isa::Scalar {
-        reference::product(ctx, k, a, b, target, accumulate);
+        in_profile!(ctx.profile(), FUSED => reference::product::<FUSED>(ctx, k, a, b, target, accumulate));
     } else {
         blocked::product(ctx, k, a, b, target, accumulate);
     }
     slip("matmul_strided", c);
 }
 
-/// Runs `steps` rounds of 12 independent fused multiply-adds of 16 lanes in registers and returns their FLOPs: the peak that a
+/// Runs `steps` rounds of 12 independent fold steps of 16 lanes in registers and returns their FLOPs: the peak that a
 /// product can reach on one core.
 pub fn multiply_add_burst(ctx: &Context, steps: usize) -> u64 {
-    std::hint::black_box(burst(ctx.isa(), &steps));
+    std::hint::black_box(burst(ctx.variant(), &steps));
     (steps * 12 * 16 * 2) as u64
 }
 

@@ -158,7 +158,7 @@ fn row_losses(
     }
     let work = logits.chunks_mut(TASK_ROWS * vocab).zip(targets.chunks(TASK_ROWS)).zip(losses.chunks_mut(TASK_ROWS));
     ctx.threads().for_each(work.collect(), |((logits, targets), losses)| {
-        loss_rows(ctx.isa(), vocab, logits, targets, scale, losses);
+        loss_rows(ctx.variant(), vocab, logits, targets, scale, losses);
     });
     slip("cross_entropy", logits);
 }

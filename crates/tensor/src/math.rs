@@ -1,6 +1,6 @@
 //! Transcendental functions on the contract's operations: the same bits on every machine, never the platform's libm.
 //!
-//! [`exp`] and [`sigmoid`] have a vector form with the same bits, used by softmax and SwiGLU. The others are rare (once per row, or
+//! [`exp`] and [`sigmoid`] have a vector form with the same bits, used by softmax and SwiGLU, and a value in each profile. The others are rare (once per row, or
 //! once per table) and are computed in f64 with polynomials, then rounded once, so they are within half a unit in the last
 //! place and a hair. Sources: Cephes `expf` for the f32 polynomial; Taylor series and Cody–Waite reduction for the f64 forms.
 
@@ -13,6 +13,7 @@ pub(crate) use wide::{cos as cos_f64, exp as exp_f64, sin as sin_f64, tanh as ta
 
 use crate::arch::{Lanes, One};
 use crate::fault::{slip_f32, slip_lanes};
+use crate::profile::{Profile, in_profile};
 
 /// Largest error of [`exp`] in units in the last place (tested against f64).
 pub const EXP_MAX_ULP: f64 = 1.1;
@@ -24,13 +25,13 @@ pub const RSQRT_MAX_ULP: f64 = 1.5;
 pub const ROUNDED_MAX_ULP: f64 = 0.501;
 
 /// Computes eˣ. Overflows to infinity, underflows gradually; NaN stays NaN. Error below [`EXP_MAX_ULP`].
-pub fn exp(x: f32) -> f32 {
-    exp_lanes(One, x)
+pub fn exp(profile: Profile, x: f32) -> f32 {
+    in_profile!(profile, FUSED => exp_lanes(One::<FUSED>, x))
 }
 
 /// Computes 1 / (1 + e⁻ˣ). Error below [`SIGMOID_MAX_ULP`] for `x >= -87`; below -88.7 the result is zero.
-pub fn sigmoid(x: f32) -> f32 {
-    sigmoid_lanes(One, x)
+pub fn sigmoid(profile: Profile, x: f32) -> f32 {
+    in_profile!(profile, FUSED => sigmoid_lanes(One::<FUSED>, x))
 }
 
 /// Computes the natural logarithm. Error below [`ROUNDED_MAX_ULP`]. Zero gives -infinity, a negative number NaN.

@@ -33,7 +33,7 @@ pub fn rmsnorm_forward(
     }
     let inputs = x.chunks(TASK_ROWS * d);
     let work = out.chunks_mut(TASK_ROWS * d).zip(inv_rms.chunks_mut(TASK_ROWS)).zip(inputs).collect();
-    ctx.threads().for_each(work, |((out, inv_rms), x)| forward_rows(ctx.isa(), x, gain, eps, out, inv_rms));
+    ctx.threads().for_each(work, |((out, inv_rms), x)| forward_rows(ctx.variant(), x, gain, eps, out, inv_rms));
     slip("rmsnorm_forward", out);
 }
 
@@ -101,7 +101,7 @@ fn backward(ctx: &Context, pass: Backward<'_>, dx: &mut [f32], dgain: &mut [f32]
     let inputs = x.chunks(chunk * d).zip(dout.chunks(chunk * d)).zip(inv_rms.chunks(chunk));
     let work = dx.chunks_mut(chunk * d).zip(partial.chunks_mut(d)).zip(inputs).collect();
     ctx.threads().for_each(work, |((dx, dgain), ((x, dout), inv_rms))| {
-        backward_rows(ctx.isa(), Rows { x, gain, inv_rms, dout, accumulate }, dx, dgain);
+        backward_rows(ctx.variant(), Rows { x, gain, inv_rms, dout, accumulate }, dx, dgain);
     });
     for partial in partial.chunks(d) {
         for (sum, x) in dgain.iter_mut().zip(partial) {

@@ -5,19 +5,20 @@
 
 use crate::arch::{LANES, Lanes, Portable};
 use crate::fault::slip_f32;
+use crate::profile::{Profile, in_profile};
 
 /// Sums a row by the contract's tree. Error at most `len / 16 + 4` roundings.
 pub fn sum(x: &[f32]) -> f32 {
-    sum_lanes(Portable, x)
+    sum_lanes(Portable::<true>, x)
 }
 
-/// Computes Σ x·y by the contract's tree; each fold step is one fused multiply-add.
+/// Computes Σ x·y by the contract's tree; each fold step is rounded as the profile says.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub fn dot(profile: Profile, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "dot of rows of different lengths");
-    dot_lanes(Portable, x, y)
+    in_profile!(profile, FUSED => dot_lanes(Portable::<FUSED>, x, y))
 }
 
 #[inline(always)]

@@ -87,7 +87,7 @@ pub fn rope(
         return;
     }
     let work = x.chunks_mut(TASK_ROWS * d).zip(positions.chunks(TASK_ROWS)).collect();
-    ctx.threads().for_each(work, |(x, positions)| rotate_rows(ctx.isa(), x, positions, table, d, inverse));
+    ctx.threads().for_each(work, |(x, positions)| rotate_rows(ctx.variant(), x, positions, table, d, inverse));
     slip("rope", x);
 }
 

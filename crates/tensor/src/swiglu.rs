@@ -13,7 +13,7 @@ use crate::math::sigmoid_lanes;
 pub fn swiglu_forward(ctx: &Context, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == out.len() && up.len() == out.len(), "swiglu_forward of different lengths");
     let work = out.chunks_mut(CHUNK).zip(gate.chunks(CHUNK).zip(up.chunks(CHUNK))).collect();
-    ctx.threads().for_each(work, |(out, (gate, up))| forward_chunk(ctx.isa(), gate, up, out));
+    ctx.threads().for_each(work, |(out, (gate, up))| forward_chunk(ctx.variant(), gate, up, out));
     slip("swiglu_forward", out);
 }
 
@@ -30,7 +30,7 @@ pub fn swiglu_backward(ctx: &Context, gate: &[f32], up: &[f32], dout: &[f32], dg
     let inputs = gate.chunks(CHUNK).zip(up.chunks(CHUNK)).zip(dout.chunks(CHUNK));
     let work = dgate.chunks_mut(CHUNK).zip(dup.chunks_mut(CHUNK)).zip(inputs).collect();
     ctx.threads().for_each(work, |((dgate, dup), ((gate, up), dout))| {
-        backward_chunk(ctx.isa(), gate, up, dout, dgate, dup);
+        backward_chunk(ctx.variant(), gate, up, dout, dgate, dup);
     });
     slip("swiglu_backward", dgate);
 }

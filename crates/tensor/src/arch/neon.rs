@@ -7,7 +7,7 @@ use crate::math::f16_to_f32;
 
 /// NEON, which belongs to the architecture: no proof is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Neon;
+pub(crate) struct Neon<const FUSED: bool>;
 
 /// Four vectors of four lanes.
 type Quad<V> = [V; 4];
@@ -37,7 +37,7 @@ macro_rules! pairwise {
     };
 }
 
-impl Lanes for Neon {
+impl<const FUSED: bool> Lanes for Neon<FUSED> {
     const WIDTH: usize = LANES;
     // 24 accumulators, 4 vectors of B and one of A in 32 registers.
     const TILE_ROWS: usize = 6;
@@ -73,6 +73,9 @@ impl Lanes for Neon {
     pairwise!(sub_i, vsubq_s32, I);
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        if !FUSED {
+            return self.add(self.mul(a, b), c);
+        }
         each!(|i| vfmaq_f32(c[i], a[i], b[i]))
     }
     // The processor's own maximum and minimum treat NaN and zeros otherwise.

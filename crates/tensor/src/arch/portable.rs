@@ -5,19 +5,23 @@ use crate::math::f16_to_f32;
 
 /// Sixteen lanes as an array.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Portable;
+pub(crate) struct Portable<const FUSED: bool>;
 
 /// A single lane, for scalar uses of the vector functions.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct One;
+pub(crate) struct One<const FUSED: bool>;
 
 /// Whether every processor of this target has a fused multiply-add, so that `f32::mul_add` is an instruction, not a call of libm.
 const HAS_FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 
-/// `a·b + c`, rounded once.
+/// A fold step, `a·b + c`: rounded once when `FUSED`, otherwise after the product and after the sum.
 #[inline(always)]
-pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if HAS_FUSED { a.mul_add(b, c) } else { exact_multiply_add(a, b, c) }
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    match (FUSED, HAS_FUSED) {
+        (false, _) => a * b + c,
+        (true, true) => a.mul_add(b, c),
+        (true, false) => exact_multiply_add(a, b, c),
+    }
 }
 
 /// `a·b + c`, rounded once, from f64 operations that vectorise.
@@ -48,7 +52,7 @@ macro_rules! map {
     };
 }
 
-impl Lanes for Portable {
+impl<const FUSED: bool> Lanes for Portable<FUSED> {
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 6;
     const TILE_COLS: usize = 16;
@@ -88,7 +92,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        map!(|i| multiply_add(a[i], b[i], c[i]))
+        map!(|i| multiply_add::<FUSED>(a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
@@ -169,7 +173,7 @@ impl Lanes for Portable {
     }
 }
 
-impl Lanes for One {
+impl<const FUSED: bool> Lanes for One<FUSED> {
     const WIDTH: usize = 1;
     const TILE_ROWS: usize = 1;
     const TILE_COLS: usize = 1;
@@ -208,7 +212,7 @@ impl Lanes for One {
     }
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
-        multiply_add(a, b, c)
+        multiply_add::<FUSED>(a, b, c)
     }
     #[inline(always)]
     fn max(self, a: f32, b: f32) -> f32 {

@@ -1,4 +1,5 @@
-//! Lanes for WebAssembly with simd128, which has no fused multiply-add: it is computed exactly in f64.
+//! Lanes for WebAssembly with simd128, which has no fused multiply-add: the profile that wants one computes it
+//! exactly in f64.
 
 use std::arch::wasm32::*;
 
@@ -7,7 +8,7 @@ use crate::math::f16_to_f32;
 
 /// The instruction set that this program was compiled for; a module that uses it loads only where it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Simd128;
+pub(crate) struct Simd128<const FUSED: bool>;
 
 macro_rules! each {
     (|$i:ident| $call:expr) => {
@@ -27,7 +28,7 @@ macro_rules! pairwise {
     };
 }
 
-impl Lanes for Simd128 {
+impl<const FUSED: bool> Lanes for Simd128<FUSED> {
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 3;
     const TILE_COLS: usize = 16;
@@ -62,6 +63,9 @@ impl Lanes for Simd128 {
     pairwise!(sub_i, i32x4_sub, I);
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        if !FUSED {
+            return self.add(self.mul(a, b), c);
+        }
         each!(|i| multiply_add_4(a[i], b[i], c[i]))
     }
     // `pmax(x, y)` is `x < y ? y : x`, and `pmin(x, y)` is `y < x ? y : x`.

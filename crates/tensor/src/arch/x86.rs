@@ -6,31 +6,43 @@ use super::{LANES, Lanes, Tile, micro_tile};
 
 /// Proof that this machine has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const FUSED: bool>(());
 
 /// Proof that this machine has AVX-512 F, VL, BW, DQ and VNNI. Machines without the last use AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const FUSED: bool>(());
 
-impl Avx2 {
+impl<const FUSED: bool> Avx2<FUSED> {
     /// Asks the processor.
     pub(crate) fn detect() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         has.then_some(Avx2(()))
     }
+
+    /// The same proof for another profile.
+    pub(crate) fn in_profile<const OTHER: bool>(self) -> Avx2<OTHER> {
+        let Avx2(()) = self;
+        Avx2(())
+    }
 }
 
-impl Avx512 {
+impl<const FUSED: bool> Avx512<FUSED> {
     /// Asks the processor.
     pub(crate) fn detect() -> Option<Self> {
-        let has = Avx2::detect().is_some()
+        let has = Avx2::<FUSED>::detect().is_some()
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vnni");
         has.then_some(Avx512(()))
+    }
+
+    /// The same proof for another profile.
+    pub(crate) fn in_profile<const OTHER: bool>(self) -> Avx512<OTHER> {
+        let Avx512(()) = self;
+        Avx512(())
     }
 }
 
@@ -52,7 +64,7 @@ macro_rules! pairwise {
     };
 }
 
-impl Lanes for Avx2 {
+impl<const FUSED: bool> Lanes for Avx2<FUSED> {
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 6;
     const TILE_COLS: usize = 16;
@@ -88,6 +100,9 @@ impl Lanes for Avx2 {
     pairwise!(sub_i, _mm256_sub_epi32, I);
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        if !FUSED {
+            return self.add(self.mul(a, b), c);
+        }
         intrinsic!((_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)))
     }
     #[inline(always)]
@@ -216,7 +231,7 @@ macro_rules! wide {
     };
 }
 
-impl Lanes for Avx512 {
+impl<const FUSED: bool> Lanes for Avx512<FUSED> {
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 12;
     const TILE_COLS: usize = 32;
@@ -249,6 +264,9 @@ impl Lanes for Avx512 {
     wide!(sub_i, _mm512_sub_epi32, __m512i);
     #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        if !FUSED {
+            return self.add(self.mul(a, b), c);
+        }
         intrinsic!(_mm512_fmadd_ps(a, b, c))
     }
     #[inline(always)]
@@ -480,12 +498,12 @@ fn transpose_512(r: [__m512; LANES]) -> [__m512; LANES] {
 
 /// Instantiates a task with AVX2 and FMA enabled.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn run_avx2<T: super::Task>(task: T, s: Avx2) -> T::Output {
+pub(super) fn run_avx2<T: super::Task, const FUSED: bool>(task: T, s: Avx2<FUSED>) -> T::Output {
     task.run(s)
 }
 
 /// Instantiates a task with AVX-512 enabled.
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(super) fn run_avx512<T: super::Task>(task: T, s: Avx512) -> T::Output {
+pub(super) fn run_avx512<T: super::Task, const FUSED: bool>(task: T, s: Avx512<FUSED>) -> T::Output {
     task.run(s)
 }

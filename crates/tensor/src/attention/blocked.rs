@@ -7,7 +7,7 @@
 
 use super::{AttentionShape, Saved};
 use crate::Context;
-use crate::arch::{Block, Isa, LANES, Lanes, MatMut, Strips, lanes_kernel, packed_len};
+use crate::arch::{Block, LANES, Lanes, MatMut, Strips, Variant, lanes_kernel, packed_len};
 use crate::math::{exp_lanes, ln_f64};
 use crate::reduce::dot_lanes;
 use crate::scratch::Scratch;
@@ -70,28 +70,36 @@ pub(super) fn forward(
         let q = Head::new(q, q_row, tokens, sequence * tokens, head, head_dim);
         let k = Head::new(k, kv_row, tokens, sequence * tokens, kv_head, head_dim);
         let v = Head::new(v, kv_row, tokens, sequence * tokens, kv_head, head_dim);
-        forward_head(ctx.isa(), shape.scale(), q, k, v, out, stats);
+        forward_head(ctx.variant(), shape.scale(), q, k, v, out, stats);
     });
 }
 
-fn forward_head(isa: Isa, scale: f32, q: Head<'_>, k: Head<'_>, v: Head<'_>, mut out: MatMut<'_>, stats: &mut [f32]) {
+fn forward_head(
+    variant: Variant,
+    scale: f32,
+    q: Head<'_>,
+    k: Head<'_>,
+    v: Head<'_>,
+    mut out: MatMut<'_>,
+    stats: &mut [f32],
+) {
     let (tokens, dim) = (q.rows, q.dim);
-    let (tile_rows, panel) = isa.tile();
+    let (tile_rows, panel) = variant.tile();
     let mut packed_k = Scratch::new(tokens.div_ceil(tile_rows) * packed_len(dim, tile_rows));
     let mut panel_q = Scratch::new(dim * panel);
     let mut scores = Scratch::new(tokens * panel);
     let mut result = Scratch::new(dim * panel);
     let mut sums = [0.0f32; MAX_PANEL];
     let mut maxima = [0.0f32; MAX_PANEL];
-    pack_groups(isa, k, &mut packed_k);
+    pack_groups(variant, k, &mut packed_k);
     for first in (0..tokens).step_by(panel) {
         let queries = panel.min(tokens - first);
         let keys = first + queries;
-        pack_transposed(isa, q.rows(first, queries), panel, &mut panel_q);
-        product(isa, dim, Strips::Packed(&packed_k), &panel_q, &mut scores, keys, panel);
+        pack_transposed(variant, q.rows(first, queries), panel, &mut panel_q);
+        product(variant, dim, Strips::Packed(&packed_k), &panel_q, &mut scores, keys, panel);
         let block = Queries { first, keys, scale };
-        softmax(isa, block, panel, &mut scores, &mut maxima[..panel], &mut sums[..panel]);
-        product(isa, keys, Strips::Columns(v.data, v.stride), &scores, &mut result, dim, panel);
+        softmax(variant, block, panel, &mut scores, &mut maxima[..panel], &mut sums[..panel]);
+        product(variant, keys, Strips::Columns(v.data, v.stride), &scores, &mut result, dim, panel);
         let statistics = stats[first..keys].iter_mut().zip(maxima.iter().zip(&sums));
         for (stat, (max, sum)) in statistics {
             *stat = (f64::from(*max) + ln_f64(f64::from(*sum))) as f32;
@@ -99,7 +107,7 @@ fn forward_head(isa: Isa, scale: f32, q: Head<'_>, k: Head<'_>, v: Head<'_>, mut
         for sum in &mut sums[..panel] {
             *sum = 1.0 / *sum;
         }
-        store_transposed(isa, &result, &sums[..panel], first, queries, out.top(tokens));
+        store_transposed(variant, &result, &sums[..panel], first, queries, out.top(tokens));
     }
 }
 
@@ -107,9 +115,17 @@ fn forward_head(isa: Isa, scale: f32, q: Head<'_>, k: Head<'_>, v: Head<'_>, mut
 pub(super) const MAX_PANEL: usize = 64;
 
 /// `out` `[rows, panel]` = A · `b`.
-pub(super) fn product(isa: Isa, k: usize, a: Strips<'_>, b: &[f32], out: &mut [f32], rows: usize, panel: usize) {
+pub(super) fn product(
+    variant: Variant,
+    k: usize,
+    a: Strips<'_>,
+    b: &[f32],
+    out: &mut [f32],
+    rows: usize,
+    panel: usize,
+) {
     let c = &mut MatMut::new(out, rows, panel, panel);
-    isa.run(Block { k, a, b, c, accumulate: false });
+    variant.run(Block { k, a, b, c, accumulate: false });
 }
 
 pub(super) fn backward(
@@ -137,7 +153,7 @@ pub(super) fn backward(
             let (sequence, kv_head) = (task / kv_heads, task % kv_heads);
             let row = sequence * tokens;
             let kv = |data| Head::new(data, kv_row, tokens, row, kv_head, head_dim);
-            let mut pass = Backward::new(ctx.isa(), shape.scale(), kv(saved.k), kv(saved.v));
+            let mut pass = Backward::new(ctx.variant(), shape.scale(), kv(saved.k), kv(saved.v));
             fill(&mut dk, 0.0);
             fill(&mut dv, 0.0);
             for i in 0..group {
@@ -147,8 +163,8 @@ pub(super) fn backward(
                 let rows = HeadRows { q: at(saved.q), out: at(saved.out), dout: at(saved.dout), stats };
                 pass.head(&rows, &mut dq.columns(i * head_dim, head_dim), &mut dk, &mut dv);
             }
-            make_zeros_positive(ctx.isa(), dk);
-            make_zeros_positive(ctx.isa(), dv);
+            make_zeros_positive(ctx.variant(), dk);
+            make_zeros_positive(ctx.variant(), dv);
         },
     );
 }
@@ -163,7 +179,7 @@ struct HeadRows<'a> {
 
 /// The backward of one key/value head: its packed operands and scratch.
 struct Backward<'a> {
-    isa: Isa,
+    variant: Variant,
     scale: f32,
     panel: usize,
     k: Head<'a>,
@@ -179,13 +195,13 @@ struct Backward<'a> {
 }
 
 impl<'a> Backward<'a> {
-    fn new(isa: Isa, scale: f32, k: Head<'a>, v: Head<'a>) -> Self {
-        let (tile_rows, panel) = isa.tile();
+    fn new(variant: Variant, scale: f32, k: Head<'a>, v: Head<'a>) -> Self {
+        let (tile_rows, panel) = variant.tile();
         let (tokens, dim) = (k.rows, k.dim);
         let groups = tokens.div_ceil(tile_rows) * packed_len(dim, tile_rows);
         let rows = dim.div_ceil(panel) * packed_len(panel, panel);
         let mut pass = Backward {
-            isa,
+            variant,
             scale,
             panel,
             k,
@@ -199,8 +215,8 @@ impl<'a> Backward<'a> {
             dscores: Scratch::new(tokens * panel),
             result: Scratch::new(dim * panel),
         };
-        pack_groups(isa, k, &mut pass.packed_k);
-        pack_groups(isa, v, &mut pass.packed_v);
+        pack_groups(variant, k, &mut pass.packed_k);
+        pack_groups(variant, v, &mut pass.packed_v);
         pass
     }
 
@@ -218,28 +234,28 @@ impl<'a> Backward<'a> {
         dk: &mut MatMut<'_>,
         dv: &mut MatMut<'_>,
     ) {
-        let (isa, panel, dim) = (self.isa, self.panel, self.k.dim);
+        let (variant, panel, dim) = (self.variant, self.panel, self.k.dim);
         let queries = panel.min(self.k.rows - first);
         let keys = first + queries;
         let (q, dout) = (rows.q.rows(first, queries), rows.dout.rows(first, queries));
-        pack_transposed(isa, q, panel, &mut self.panel_q);
-        pack_transposed(isa, dout, panel, &mut self.panel_dout);
+        pack_transposed(variant, q, panel, &mut self.panel_q);
+        pack_transposed(variant, dout, panel, &mut self.panel_dout);
         pack_rows(q, panel, &mut self.rows_q);
         pack_rows(dout, panel, &mut self.rows_dout);
-        product(isa, dim, Strips::Packed(&self.packed_k), &self.panel_q, &mut self.weights, keys, panel);
-        product(isa, dim, Strips::Packed(&self.packed_v), &self.panel_dout, &mut self.dscores, keys, panel);
+        product(variant, dim, Strips::Packed(&self.packed_k), &self.panel_q, &mut self.weights, keys, panel);
+        product(variant, dim, Strips::Packed(&self.packed_v), &self.panel_dout, &mut self.dscores, keys, panel);
         let (mut stats, mut pulls) = ([0.0f32; MAX_PANEL], [0.0f32; MAX_PANEL]);
         stats[..queries].copy_from_slice(&rows.stats[first..keys]);
-        row_dots(isa, dout, rows.out.rows(first, queries), &mut pulls[..queries]);
+        row_dots(variant, dout, rows.out.rows(first, queries), &mut pulls[..queries]);
         let block = Queries { first, keys, scale: self.scale };
         let (weights, dscores) = (&mut self.weights, &mut self.dscores);
-        score_gradients(isa, block, panel, &stats[..panel], &pulls[..panel], weights, dscores);
+        score_gradients(variant, block, panel, &stats[..panel], &pulls[..panel], weights, dscores);
         let (weights, dscores) = (Strips::Panel(weights), Strips::Panel(dscores));
-        isa.run(Block { k: queries, a: weights, b: &self.rows_dout, c: &mut dv.top(keys), accumulate: true });
-        isa.run(Block { k: queries, a: dscores, b: &self.rows_q, c: &mut dk.top(keys), accumulate: true });
+        variant.run(Block { k: queries, a: weights, b: &self.rows_dout, c: &mut dv.top(keys), accumulate: true });
+        variant.run(Block { k: queries, a: dscores, b: &self.rows_q, c: &mut dk.top(keys), accumulate: true });
         let k = Strips::Columns(self.k.data, self.k.stride);
-        product(isa, keys, k, &self.dscores, &mut self.result, dim, panel);
-        store_transposed(isa, &self.result, &ONES[..panel], first, queries, dq.top(self.k.rows));
+        product(variant, keys, k, &self.dscores, &mut self.result, dim, panel);
+        store_transposed(variant, &self.result, &ONES[..panel], first, queries, dq.top(self.k.rows));
     }
 }
 

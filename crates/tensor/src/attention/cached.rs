@@ -7,9 +7,10 @@
 use super::blocked::{Head, MAX_PANEL, Queries, pack_transposed, product, softmax, store_transposed};
 use super::reference;
 use crate::Context;
-use crate::arch::{Block, Isa, LANES, MatMut, Strips, lanes_kernel};
+use crate::arch::{Block, Isa, LANES, MatMut, Strips, Variant, lanes_kernel};
 use crate::fault::slip;
 use crate::math::exp_lanes;
+use crate::profile::in_profile;
 use crate::reduce::{max_lanes, sum_lanes};
 use crate::scratch::Scratch;
 
@@ -114,7 +115,8 @@ pub fn attention_cached(ctx: &Context, shape: CacheShape, mut sequences: Vec<Cac
             let all = |is_value| -> Vec<f32> {
                 (0..start + rows).flat_map(|at| shape.load(pages[at / PAGE], at % PAGE, is_value)).collect()
             };
-            reference::cached(shape, start, q, &all(false), &all(true), out);
+            let (keys, values) = (all(false), all(true));
+            in_profile!(ctx.profile(), FUSED => reference::cached::<FUSED>(shape, start, q, &keys, &values, out));
             continue;
         }
         let outputs = MatMut::new(out, rows, width, width).tiles(rows.max(1), group);
@@ -124,7 +126,7 @@ pub fn attention_cached(ctx: &Context, shape: CacheShape, mut sequences: Vec<Cac
         }));
     }
     ctx.threads().for_each(tasks, |(sequence, q, out): (Sequence<'_>, Head<'_>, MatMut<'_>)| {
-        sequence.attend(ctx.isa(), q, out);
+        sequence.attend(ctx.variant(), q, out);
     });
     for rows in &mut sequences {
         slip("attention_cached", rows.out);
@@ -141,20 +143,20 @@ struct Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     /// `q` and `out` are the rows of the query heads of this key/value head, side by side.
-    fn attend(&self, isa: Isa, q: Head<'_>, mut out: MatMut<'_>) {
+    fn attend(&self, variant: Variant, q: Head<'_>, mut out: MatMut<'_>) {
         let dim = self.shape.head_dim;
         for head in 0..q.dim / dim {
             let q = Head { data: &q.data[head * dim..], dim, ..q };
             let mut out = out.columns(head * dim, dim);
             if q.rows >= BLOCK_ROWS {
-                self.block(isa, q, out);
+                self.block(variant, q, out);
                 continue;
             }
             let mut weights = Scratch::new((self.start + q.rows).next_multiple_of(FOLDS * PAGE));
             for row in 0..q.rows {
                 let seen = self.start + row + 1;
                 let pages = self.pages(seen);
-                decode(isa, self.shape.scale(), q.row(row), pages, seen, &mut weights, out.row(row));
+                decode(variant, self.shape.scale(), q.row(row), pages, seen, &mut weights, out.row(row));
             }
         }
     }
@@ -165,9 +167,9 @@ impl<'a> Sequence<'a> {
         HeadPages { pages: &self.pages[..positions.div_ceil(PAGE)], from: self.kv_head * len, dim: self.shape.head_dim }
     }
 
-    fn block(&self, isa: Isa, q: Head<'_>, mut out: MatMut<'_>) {
+    fn block(&self, variant: Variant, q: Head<'_>, mut out: MatMut<'_>) {
         let (rows, dim) = (q.rows, q.dim);
-        let panel = isa.tile().1;
+        let panel = variant.tile().1;
         let mut panel_q = Scratch::new(dim * panel);
         let mut scores = Scratch::new((self.start + rows).next_multiple_of(PAGE) * panel);
         let mut result = Scratch::new(dim * panel);
@@ -176,23 +178,23 @@ impl<'a> Sequence<'a> {
             let queries = panel.min(rows - first);
             let keys = self.start + first + queries;
             let pages = self.pages(keys);
-            pack_transposed(isa, q.rows(first, queries), panel, &mut panel_q);
+            pack_transposed(variant, q.rows(first, queries), panel, &mut panel_q);
             for page in 0..pages.pages.len() {
                 let (count, scores) = (PAGE.min(keys - page * PAGE), &mut scores[page * PAGE * panel..]);
-                product(isa, dim, Strips::Columns(pages.keys(page), PAGE), &panel_q, scores, count, panel);
+                product(variant, dim, Strips::Columns(pages.keys(page), PAGE), &panel_q, scores, count, panel);
             }
             let block = Queries { first: self.start + first, keys, scale: self.shape.scale() };
-            softmax(isa, block, panel, &mut scores, &mut maxima[..panel], &mut sums[..panel]);
+            softmax(variant, block, panel, &mut scores, &mut maxima[..panel], &mut sums[..panel]);
             for page in 0..pages.pages.len() {
                 let (k, weights) = (PAGE.min(keys - page * PAGE), &scores[page * PAGE * panel..]);
                 let c = &mut MatMut::new(&mut result, dim, panel, panel);
                 let values = Strips::Columns(pages.values(page), dim);
-                isa.run(Block { k, a: values, b: weights, c, accumulate: page > 0 });
+                variant.run(Block { k, a: values, b: weights, c, accumulate: page > 0 });
             }
             for sum in &mut sums[..panel] {
                 *sum = 1.0 / *sum;
             }
-            store_transposed(isa, &result, &sums[..panel], first, queries, out.top(rows));
+            store_transposed(variant, &result, &sums[..panel], first, queries, out.top(rows));
         }
     }
 }

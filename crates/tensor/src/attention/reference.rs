@@ -2,9 +2,9 @@
 
 use super::{AttentionShape, CacheShape, Saved};
 use crate::Context;
-use crate::arch::multiply_add;
-use crate::math::{exp, ln_f64};
-use crate::reduce;
+use crate::arch::{One, Portable, multiply_add};
+use crate::math::{exp_lanes, ln_f64};
+use crate::reduce::{dot_lanes, sum_lanes};
 
 /// One head's rows inside an array of rows of several heads.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ impl<'a> Head<'a> {
     }
 }
 
-pub(super) fn forward(
+pub(super) fn forward<const FUSED: bool>(
     ctx: &Context,
     shape: AttentionShape,
     q: &[f32],
@@ -45,14 +45,21 @@ pub(super) fn forward(
             for t in 0..tokens {
                 let at = t * q_row + head * head_dim;
                 let row = &mut out[at..at + head_dim];
-                stats[head * tokens + t] = attend(&q[at..at + head_dim], k, v, t + 1, shape.scale(), row);
+                stats[head * tokens + t] = attend::<FUSED>(&q[at..at + head_dim], k, v, t + 1, shape.scale(), row);
             }
         }
     });
 }
 
 /// Query rows from position `start` on, over keys and values `[length, kv_heads · head_dim]`.
-pub(super) fn cached(shape: CacheShape, start: usize, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
+pub(super) fn cached<const FUSED: bool>(
+    shape: CacheShape,
+    start: usize,
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+) {
     let CacheShape { heads, kv_heads, head_dim } = shape;
     let (stride, row) = (kv_heads * head_dim, heads * head_dim);
     for (i, (q, out)) in q.chunks_exact(row).zip(out.chunks_exact_mut(row)).enumerate() {
@@ -60,23 +67,23 @@ pub(super) fn cached(shape: CacheShape, start: usize, q: &[f32], keys: &[f32], v
             let offset = head / (heads / kv_heads) * head_dim;
             let k = Head { data: keys, stride, offset, dim: head_dim };
             let v = Head { data: values, stride, offset, dim: head_dim };
-            attend(q, k, v, start + i + 1, shape.scale(), out);
+            attend::<FUSED>(q, k, v, start + i + 1, shape.scale(), out);
         }
     }
 }
 
 /// One query row over `length` positions; returns the row's log-sum-exp.
-fn attend(q: &[f32], k: Head<'_>, v: Head<'_>, length: usize, scale: f32, out: &mut [f32]) -> f32 {
-    let mut weights: Vec<f32> = (0..length).map(|j| fold(q, k.row(j)) * scale).collect();
+fn attend<const FUSED: bool>(q: &[f32], k: Head<'_>, v: Head<'_>, length: usize, scale: f32, out: &mut [f32]) -> f32 {
+    let mut weights: Vec<f32> = (0..length).map(|j| fold::<FUSED>(q, k.row(j)) * scale).collect();
     let max = weights.iter().fold(f32::NEG_INFINITY, |max, x| if max > *x { max } else { *x });
     for weight in &mut weights {
-        *weight = exp(*weight - max);
+        *weight = exp_lanes(One::<FUSED>, *weight - max);
     }
-    let sum = reduce::sum(&weights);
+    let sum = sum_lanes(Portable::<FUSED>, &weights);
     out.fill(0.0);
     for (j, weight) in weights.iter().enumerate() {
         for (out, v) in out.iter_mut().zip(v.row(j)) {
-            *out = multiply_add(*weight, *v, *out);
+            *out = multiply_add::<FUSED>(*weight, *v, *out);
         }
     }
     for out in out {
@@ -85,7 +92,7 @@ fn attend(q: &[f32], k: Head<'_>, v: Head<'_>, length: usize, scale: f32, out: &
     (f64::from(max) + ln_f64(f64::from(sum))) as f32
 }
 
-pub(super) fn backward(
+pub(super) fn backward<const FUSED: bool>(
     ctx: &Context,
     shape: AttentionShape,
     saved: &Saved<'_>,
@@ -114,7 +121,7 @@ pub(super) fn backward(
         dv.fill(0.0);
         for head in 0..heads {
             for t in 0..tokens {
-                backward_row(shape, &saved, head, t, dq, dk, dv);
+                backward_row::<FUSED>(shape, &saved, head, t, dq, dk, dv);
             }
         }
         for x in dk.iter_mut().chain(dv) {
@@ -123,7 +130,7 @@ pub(super) fn backward(
     });
 }
 
-fn backward_row(
+fn backward_row<const FUSED: bool>(
     shape: AttentionShape,
     saved: &Saved<'_>,
     head: usize,
@@ -140,29 +147,29 @@ fn backward_row(
     let k = Head { data: saved.k, stride, offset, dim: head_dim };
     let v = Head { data: saved.v, stride, offset, dim: head_dim };
     let stat = saved.stats[head * tokens + t];
-    let d = reduce::dot(dout, out);
+    let d = dot_lanes(Portable::<FUSED>, dout, out);
     let dq = &mut dq[row];
     dq.fill(0.0);
     for j in 0..=t {
-        let weight = exp(fold(q, k.row(j)) * shape.scale() - stat);
-        let dscore = (weight * (fold(dout, v.row(j)) - d)) * shape.scale();
+        let weight = exp_lanes(One::<FUSED>, fold::<FUSED>(q, k.row(j)) * shape.scale() - stat);
+        let dscore = (weight * (fold::<FUSED>(dout, v.row(j)) - d)) * shape.scale();
         let kv = j * stride + offset..j * stride + offset + head_dim;
-        accumulate(dscore, k.row(j), dq);
-        accumulate(dscore, q, &mut dk[kv.clone()]);
-        accumulate(weight, dout, &mut dv[kv]);
+        accumulate::<FUSED>(dscore, k.row(j), dq);
+        accumulate::<FUSED>(dscore, q, &mut dk[kv.clone()]);
+        accumulate::<FUSED>(weight, dout, &mut dv[kv]);
     }
     for dq in dq {
         *dq += 0.0;
     }
 }
 
-/// Σ x·y: a left fold of fused multiply-adds from 0.
-fn fold(x: &[f32], y: &[f32]) -> f32 {
-    x.iter().zip(y).fold(0.0, |sum, (x, y)| multiply_add(*x, *y, sum))
+/// Σ x·y: a left fold from 0.
+fn fold<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
+    x.iter().zip(y).fold(0.0, |sum, (x, y)| multiply_add::<FUSED>(*x, *y, sum))
 }
 
-fn accumulate(a: f32, x: &[f32], sum: &mut [f32]) {
+fn accumulate<const FUSED: bool>(a: f32, x: &[f32], sum: &mut [f32]) {
     for (sum, x) in sum.iter_mut().zip(x) {
-        *sum = multiply_add(a, *x, *sum);
+        *sum = multiply_add::<FUSED>(a, *x, *sum);
     }
 }

@@ -47,18 +47,18 @@ fn wide(name: &str, digest: &mut Digest, accepts: impl Fn(f64) -> bool, function
 }
 
 fn exp(ctx: &Context, digest: &mut Digest) {
-    vector("exp", ctx, digest, true, math::exp);
+    vector("exp", ctx, digest, true, |x| math::exp(ctx.profile(), x));
 }
 
 fn sigmoid(ctx: &Context, digest: &mut Digest) {
-    vector("sigmoid", ctx, digest, false, math::sigmoid);
+    vector("sigmoid", ctx, digest, false, |x| math::sigmoid(ctx.profile(), x));
 }
 
 /// Hashes the vector form of a function and its scalar form.
-fn vector(name: &str, ctx: &Context, digest: &mut Digest, is_exp: bool, function: fn(f32) -> f32) {
+fn vector(name: &str, ctx: &Context, digest: &mut Digest, is_exp: bool, function: impl Fn(f32) -> f32) {
     let x = Inputs::new(name).sweep();
     let mut out = vec![0.0; x.len()];
-    exponentials(ctx.isa(), &x, &mut out, is_exp);
+    exponentials(ctx.variant(), &x, &mut out, is_exp);
     digest.values(&out);
     scalar(name, digest, function);
 }
@@ -138,7 +138,10 @@ fn row_dot(ctx: &Context, digest: &mut Digest) {
     rows("row_dot", ctx, digest, 1);
     let mut inputs = Inputs::new("row_dot");
     let (x, y) = (inputs.values(333), inputs.values(333));
-    digest.values(&[reduce::dot(&x, &y)]);
+    digest.values(&[reduce::dot(ctx.profile(), &x, &y)]);
+    // No large number hides how the small ones are rounded.
+    let (x, y) = (inputs.plain(333), inputs.plain(333));
+    digest.values(&[reduction(ctx.variant(), &x, &y, 1), reduce::dot(ctx.profile(), &x, &y)]);
 }
 
 fn row_max(ctx: &Context, digest: &mut Digest) {
@@ -149,10 +152,10 @@ fn rows(name: &str, ctx: &Context, digest: &mut Digest, which: usize) {
     let mut inputs = Inputs::new(name);
     for len in LENGTHS {
         let (x, y) = (inputs.values(len), inputs.values(len));
-        digest.values(&[reduction(ctx.isa(), &x, &y, which)]);
+        digest.values(&[reduction(ctx.variant(), &x, &y, which)]);
         if which < 2 {
             let x = inputs.with_specials(len);
-            digest.values(&[reduction(ctx.isa(), &x, &y, which)]);
+            digest.values(&[reduction(ctx.variant(), &x, &y, which)]);
         }
     }
 }

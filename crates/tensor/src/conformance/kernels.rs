@@ -191,6 +191,11 @@ fn quantised_products(ctx: &Context, digest: &mut Digest) {
             let mut out = inputs.plain(rows * outputs);
             matmul_quantised(ctx, &quantised, vec![(&w, &mut out)], true);
             digest.values(&out);
+            // Products with this scale are rounded.
+            let x: Vec<f32> = x.iter().map(|x| x * 0.013).collect();
+            quantise_rows(&Context::scalar(), rows, cols, &x, &mut quantised);
+            matmul_quantised(ctx, &quantised, vec![(&w, &mut out)], true);
+            digest.values(&out);
         }
     }
 }
@@ -398,6 +403,7 @@ fn squares(ctx: &Context, digest: &mut Digest) {
     for len in FLAT {
         digest.wide(sum_squares(ctx, &inputs.values(len)));
         digest.wide(sum_squares(ctx, &inputs.with_specials(len)));
+        digest.wide(sum_squares(ctx, &inputs.plain(len)));
     }
 }
 

@@ -59,8 +59,8 @@ fn split_columns(
     c: MatMut<'_>,
     accumulate: bool,
 ) {
-    let isa = ctx.isa();
-    let (tile_rows, panel) = isa.tile();
+    let variant = ctx.variant();
+    let (tile_rows, panel) = variant.tile();
     let rows = c.rows();
     let tiles = c.tiles(rows, task_cols).into_iter().enumerate().collect();
     ctx.threads().for_each(tiles, |(task, mut c): (usize, MatMut<'_>)| {
@@ -72,11 +72,11 @@ fn split_columns(
         while from == 0 || from < k {
             let depth = (k - from).min(BLOCK_K);
             let packed = MatMut::new(&mut packed_b, panels, depth * panel, packed_len(depth, panel));
-            pack_panels(isa, b.from(from, task * task_cols), cols, panel, packed);
+            pack_panels(variant, b.from(from, task * task_cols), cols, panel, packed);
             let accumulate = accumulate || from > 0;
             for (i, mut c) in c.top(rows).tiles(TASK_ROWS, cols).into_iter().enumerate() {
                 let strips = copy_a(ctx, a, i * TASK_ROWS, c.rows(), from, depth, &mut packed_a);
-                isa.run(Block { k: depth, a: strips, b: &packed_b, c: &mut c, accumulate });
+                variant.run(Block { k: depth, a: strips, b: &packed_b, c: &mut c, accumulate });
             }
             from += BLOCK_K;
         }
@@ -85,8 +85,8 @@ fn split_columns(
 
 /// Packs B for all tasks (in pieces of k that the second-level cache holds), then splits the rows of C.
 fn split_rows(ctx: &Context, k: usize, a: Operand<'_>, b: Operand<'_>, mut c: MatMut<'_>, accumulate: bool) {
-    let isa = ctx.isa();
-    let panel = isa.tile().1;
+    let variant = ctx.variant();
+    let panel = variant.tile().1;
     let (rows, cols) = (c.rows(), c.cols());
     let panels = cols.div_ceil(panel);
     let piece = (PACKED_B / (panels * panel)).next_multiple_of(BLOCK_K).min(k.next_multiple_of(BLOCK_K));
@@ -98,12 +98,12 @@ fn split_rows(ctx: &Context, k: usize, a: Operand<'_>, b: Operand<'_>, mut c: Ma
         let packed = &packed;
         let tiles = c.top(rows).tiles(TASK_ROWS, cols).into_iter().enumerate().collect();
         ctx.threads().for_each(tiles, |(task, mut c): (usize, MatMut<'_>)| {
-            let mut packed_a = Scratch::new(packed_a_len(isa.tile().0, c.rows()));
+            let mut packed_a = Scratch::new(packed_a_len(variant.tile().0, c.rows()));
             for (block, start) in (0..piece.max(1)).step_by(BLOCK_K).enumerate() {
                 let depth = (piece - start).min(BLOCK_K);
                 let strips = copy_a(ctx, a, task * TASK_ROWS, c.rows(), from + start, depth, &mut packed_a);
                 let b = &packed[block * panels * packed_len(BLOCK_K, panel)..];
-                isa.run(Block { k: depth, a: strips, b, c: &mut c, accumulate: accumulate || from + start > 0 });
+                variant.run(Block { k: depth, a: strips, b, c: &mut c, accumulate: accumulate || from + start > 0 });
             }
         });
         from += piece.max(1);
@@ -143,7 +143,7 @@ fn copy_a<'s>(
         return Strips::Rows(packed);
     }
     assert_eq!(a.row_stride, 1, "an operand with two strides");
-    pack_strips(ctx.isa(), a.data, a.col_stride, rows, depth, packed);
+    pack_strips(ctx.variant(), a.data, a.col_stride, rows, depth, packed);
     Strips::Packed(packed)
 }
 
@@ -180,8 +180,8 @@ fn tile_rows<S: Lanes>(_: S) -> usize {
 
 /// Packs `piece` steps of k of all of B: `[block of k][panel][k][TILE_COLS]`.
 fn pack_b(ctx: &Context, b: Operand<'_>, from: usize, piece: usize, cols: usize, packed: &mut [f32]) {
-    let isa = ctx.isa();
-    let panel = isa.tile().1;
+    let variant = ctx.variant();
+    let panel = variant.tile().1;
     let panels = cols.div_ceil(panel);
     let mut work = Vec::new();
     let blocks = packed.chunks_mut(panels * packed_len(BLOCK_K, panel));
@@ -192,7 +192,7 @@ fn pack_b(ctx: &Context, b: Operand<'_>, from: usize, piece: usize, cols: usize,
             MatMut::new(packed, panels, depth * panel, packed_len(depth, panel)).tiles(panels, PACK_STEPS * panel);
         work.extend(tasks.into_iter().zip((from + start..).step_by(PACK_STEPS)));
     }
-    ctx.threads().for_each(work, |(packed, from)| pack_panels(isa, b.from(from, 0), cols, panel, packed));
+    ctx.threads().for_each(work, |(packed, from)| pack_panels(variant, b.from(from, 0), cols, panel, packed));
 }
 
 lanes_kernel! {

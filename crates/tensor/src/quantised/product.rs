@@ -4,8 +4,9 @@ use super::matrix::{Line, Numbers, QuantisedFormat, QuantisedMatrix};
 use super::rows::{QuantisedRows, RowBlock};
 use super::{BLOCK, WORDS};
 use crate::Context;
-use crate::arch::{Isa, LANES, Lanes, MatMut, Task, multiply_add};
+use crate::arch::{Isa, LANES, Lanes, MatMut, Task, Variant, multiply_add};
 use crate::fault::slip;
+use crate::profile::in_profile;
 
 /// Fewest groups of 16 outputs that a task gets: less is not worth handing to another thread.
 const TASK_GROUPS: usize = 4;
@@ -39,7 +40,7 @@ pub fn matmul_quantised(
             continue;
         }
         if ctx.isa() == Isa::Scalar {
-            reference(ctx, x, w, out, accumulate);
+            in_profile!(ctx.profile(), FUSED => reference::<FUSED>(ctx, x, w, out, accumulate));
             continue;
         }
         let groups = w.rows().div_ceil(LANES);
@@ -49,7 +50,7 @@ pub fn matmul_quantised(
         tasks.extend(tiles.into_iter().enumerate().map(|(i, out)| (w, i * share, out)));
     }
     ctx.threads().for_each(tasks, |(w, first, out): (&QuantisedMatrix, usize, MatMut<'_>)| {
-        task(ctx.isa(), x, w, first, out, accumulate);
+        task(ctx.variant(), x, w, first, out, accumulate);
     });
     for (_, out) in &mut products {
         slip("matmul_quantised", out);
@@ -57,44 +58,56 @@ pub fn matmul_quantised(
 }
 
 /// The outputs `out` of the groups of `w` from `first` on.
-fn task(isa: Isa, x: &QuantisedRows, w: &QuantisedMatrix, first: usize, out: MatMut<'_>, accumulate: bool) {
+fn task(variant: Variant, x: &QuantisedRows, w: &QuantisedMatrix, first: usize, out: MatMut<'_>, accumulate: bool) {
     let (eights, fours) = (w.lines.as_chunks().0, w.lines.as_chunks().0);
     match (w.format(), &w.scales, &w.minima) {
         (QuantisedFormat::Q8_0, Numbers::Half(scales), _) => {
-            isa.run(Groups { format: Bytes { lines: eights, scales }, x, first, out, accumulate });
+            variant.run(Groups { format: Bytes { lines: eights, scales }, x, first, out, accumulate });
         }
         (QuantisedFormat::Q6K, Numbers::Single(scales), _) => {
             let scales = scales.as_chunks().0;
-            isa.run(Groups { format: BytesInHalves { lines: eights, scales }, x, first, out, accumulate });
+            variant.run(Groups { format: BytesInHalves { lines: eights, scales }, x, first, out, accumulate });
         }
         (QuantisedFormat::Q4_0, Numbers::Half(scales), _) => {
-            isa.run(Groups { format: Nibbles { lines: fours, scales }, x, first, out, accumulate });
+            variant.run(Groups { format: Nibbles { lines: fours, scales }, x, first, out, accumulate });
         }
         (QuantisedFormat::Q4_1, Numbers::Half(scales), Numbers::Half(minima)) => {
-            isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+            variant.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
         }
         (QuantisedFormat::Q4K, Numbers::Single(scales), Numbers::Single(minima)) => {
-            isa.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
+            variant.run(Groups { format: NibblesMinimum { lines: fours, scales, minima }, x, first, out, accumulate });
         }
         (format, ..) => unreachable!("{format:?} with numbers of another kind"),
     }
 }
 
 /// The contract, as it is written.
-fn reference(ctx: &Context, x: &QuantisedRows, w: &QuantisedMatrix, out: &mut [f32], accumulate: bool) {
+fn reference<const FUSED: bool>(
+    ctx: &Context,
+    x: &QuantisedRows,
+    w: &QuantisedMatrix,
+    out: &mut [f32],
+    accumulate: bool,
+) {
     let rows = out.chunks_exact_mut(w.rows()).enumerate().collect();
     ctx.threads().for_each(rows, |(row, out): (usize, &mut [f32])| {
         for (output, out) in out.iter_mut().enumerate() {
             let mut sum = if accumulate { *out } else { 0.0 };
             for (at, x) in x.row(row).iter().enumerate() {
-                sum = reference_block(w, output, at, x, sum);
+                sum = reference_block::<FUSED>(w, output, at, x, sum);
             }
             *out = sum;
         }
     });
 }
 
-fn reference_block(w: &QuantisedMatrix, output: usize, at: usize, x: &RowBlock, mut sum: f32) -> f32 {
+fn reference_block<const FUSED: bool>(
+    w: &QuantisedMatrix,
+    output: usize,
+    at: usize,
+    x: &RowBlock,
+    mut sum: f32,
+) -> f32 {
     let (format, w) = (w.format(), w.block(output, at));
     let len = format.scale_len();
     for (part, codes) in w.codes.chunks_exact(len).enumerate() {
@@ -104,10 +117,10 @@ fn reference_block(w: &QuantisedMatrix, output: usize, at: usize, x: &RowBlock, 
             .enumerate()
             .map(|(i, code)| (i32::from(*code) - format.offset()) * i32::from(words[i / 4].to_le_bytes()[i % 4] as i8));
         let dot: i32 = products.sum();
-        sum = multiply_add(dot as f32, w.scales[part] * x.scale, sum);
+        sum = multiply_add::<FUSED>(dot as f32, w.scales[part] * x.scale, sum);
     }
     if format.has_minimum() {
-        sum = multiply_add(w.minimum, x.weighted, sum);
+        sum = multiply_add::<FUSED>(w.minimum, x.weighted, sum);
     }
     sum
 }

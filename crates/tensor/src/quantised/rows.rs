@@ -59,7 +59,7 @@ pub fn quantise_rows(ctx: &Context, rows: usize, cols: usize, x: &[f32], out: &m
     (out.rows, out.cols) = (rows, cols);
     out.blocks.resize(x.len() / BLOCK, RowBlock::default());
     let work = x.chunks(TASK_BLOCKS * BLOCK).zip(out.blocks.chunks_mut(TASK_BLOCKS)).collect();
-    ctx.threads().for_each(work, |(x, blocks): (&[f32], &mut [RowBlock])| quantise(ctx.isa(), x, blocks));
+    ctx.threads().for_each(work, |(x, blocks): (&[f32], &mut [RowBlock])| quantise(ctx.variant(), x, blocks));
     if let Some(block) = out.blocks.first_mut() {
         block.scale = slip_f32("quantise_rows", block.scale);
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::random::Stream;
-use crate::{Context, Isa};
+use crate::{Context, Isa, Profile};
 
 const FORMATS: [QuantisedFormat; 5] =
     [QuantisedFormat::Q8_0, QuantisedFormat::Q4_0, QuantisedFormat::Q4_1, QuantisedFormat::Q4K, QuantisedFormat::Q6K];
@@ -59,11 +59,13 @@ fn every_instruction_set_and_number_of_threads_gives_the_reference_bits() {
             let (w, x) = (matrix(format, outputs, cols, &mut stream), activations(rows, cols, &mut stream));
             let start: Vec<f32> = (0..rows * outputs).map(|_| stream.normal()).collect();
             for start in [None, Some(start.as_slice())] {
-                let expected = product(&Context::scalar(), &x, rows, &w, start);
-                for isa in Isa::available() {
+                for (profile, isa) in
+                    Profile::ALL.into_iter().flat_map(|a| Isa::available().into_iter().map(move |b| (a, b)))
+                {
+                    let expected = product(&Context::scalar().with_profile(profile), &x, rows, &w, start);
                     for threads in [1, 2] {
-                        let ctx = Context::new(threads).with_isa(isa);
-                        let what = format!("{format:?}, {rows} × {outputs} × {cols}, {}", isa.name());
+                        let ctx = Context::new(threads).with_isa(isa).with_profile(profile);
+                        let what = format!("{format:?}, {rows} × {outputs} × {cols}, {profile} on {}", isa.name());
                         assert_eq!(product(&ctx, &x, rows, &w, start), expected, "{what}");
                     }
                 }

@@ -1,10 +1,11 @@
 //! Attention: the fast path, threads, decoding and gradients.
 
 use tensor::{
-    AttentionShape, CacheShape, CachedRows, Context, PAGE, attention_backward, attention_cached, attention_forward,
+    AttentionShape, CacheShape, CachedRows, Context, PAGE, Profile, attention_backward, attention_cached,
+    attention_forward,
 };
 
-use crate::support::{assert_bits, check_gradient, fast_contexts, normal, scalar_threads, values};
+use crate::support::{assert_bits, check_gradient, fast_contexts, normal, profiles, scalar_threads, values};
 
 fn shape(batch: usize, tokens: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape { batch, tokens, heads, kv_heads, head_dim }
@@ -64,14 +65,16 @@ fn shapes() -> Vec<AttentionShape> {
 fn every_path_equals_the_reference() {
     for shape in shapes() {
         let x = Inputs::new(shape, values);
-        let expected = run(&Context::scalar(), shape, &x);
-        for ctx in fast_contexts().into_iter().chain([scalar_threads()]) {
-            let got = run(&ctx, shape, &x);
-            assert_bits(&got.out, &expected.out, &format!("out {shape:?} {ctx:?}"));
-            assert_bits(&got.stats, &expected.stats, &format!("stats {shape:?} {ctx:?}"));
-            assert_bits(&got.dq, &expected.dq, &format!("dq {shape:?} {ctx:?}"));
-            assert_bits(&got.dk, &expected.dk, &format!("dk {shape:?} {ctx:?}"));
-            assert_bits(&got.dv, &expected.dv, &format!("dv {shape:?} {ctx:?}"));
+        for (scalar, fast) in profiles() {
+            let expected = run(&scalar, shape, &x);
+            for ctx in fast.into_iter().chain([scalar_threads().with_profile(scalar.profile())]) {
+                let got = run(&ctx, shape, &x);
+                assert_bits(&got.out, &expected.out, &format!("out {shape:?} {ctx:?}"));
+                assert_bits(&got.stats, &expected.stats, &format!("stats {shape:?} {ctx:?}"));
+                assert_bits(&got.dq, &expected.dq, &format!("dq {shape:?} {ctx:?}"));
+                assert_bits(&got.dk, &expected.dk, &format!("dk {shape:?} {ctx:?}"));
+                assert_bits(&got.dv, &expected.dv, &format!("dv {shape:?} {ctx:?}"));
+            }
         }
     }
 }
@@ -83,9 +86,10 @@ fn rows_over_a_cache_have_the_bits_of_the_forward_however_they_are_fed() {
         let AttentionShape { heads, kv_heads, head_dim, tokens, .. } = shape;
         let cache = CacheShape { heads, kv_heads, head_dim };
         let x = Inputs::new(shape, values);
-        let expected = run(&Context::scalar(), shape, &x).out;
+        let expected = Profile::ALL.map(|profile| run(&Context::scalar().with_profile(profile), shape, &x).out);
         let (row, kv_row) = (heads * head_dim, kv_heads * head_dim);
-        for ctx in fast_contexts().into_iter().chain([Context::scalar()]) {
+        for ctx in profiles().flat_map(|(scalar, fast)| fast.into_iter().chain([scalar])) {
+            let expected = &expected[usize::from(ctx.profile() != Profile::default())];
             for piece in [1, 3, 7, 40, tokens] {
                 // What lies behind the sequence in its last page must not matter.
                 let mut pages = vec![vec![f32::NAN; cache.page_len()]; tokens.div_ceil(PAGE)];
@@ -101,7 +105,7 @@ fn rows_over_a_cache_have_the_bits_of_the_forward_however_they_are_fed() {
                     let rows = CachedRows { start, q: &x.q[rows.clone()], pages, out: &mut out[rows] };
                     attention_cached(&ctx, cache, vec![rows]);
                 }
-                assert_bits(&out, &expected, &format!("pieces of {piece} of {shape:?} on {ctx:?}"));
+                assert_bits(&out, expected, &format!("pieces of {piece} of {shape:?} on {ctx:?}"));
             }
         }
     }

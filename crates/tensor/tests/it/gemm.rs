@@ -1,9 +1,9 @@
 //! Products: the fold itself, and every path equal to it bit for bit.
 
 use tensor::gemm::{GemmShape, Layout, View, matmul_strided};
-use tensor::{Context, matmul_nn, matmul_nt, matmul_tn};
+use tensor::{Context, Profile, matmul_nn, matmul_nt, matmul_tn};
 
-use crate::support::{assert_bits, fast_contexts, scalar_threads, stream, values};
+use crate::support::{assert_bits, fast_contexts, profiles, scalar_threads, stream, values};
 
 type Matmul = fn(&Context, usize, usize, usize, &[f32], &[f32], &mut [f32], bool);
 const VARIANTS: [(&str, Matmul); 3] = [("nn", matmul_nn), ("nt", matmul_nt), ("tn", matmul_tn)];
@@ -12,15 +12,19 @@ const VARIANTS: [(&str, Matmul); 3] = [("nn", matmul_nn), ("nt", matmul_nt), ("t
 fn the_reference_is_the_fold() {
     let (m, n, k) = (5, 7, 33);
     let (a, b, old) = (values(1, m * k), values(2, k * n), values(3, m * n));
-    for accumulate in [false, true] {
+    let step = |profile, a: f32, b: f32, sum: f32| match profile {
+        Profile::F32Fma => a.mul_add(b, sum),
+        Profile::F32Muladd => a * b + sum,
+    };
+    for (accumulate, profile) in [false, true].into_iter().flat_map(|old| Profile::ALL.map(|profile| (old, profile))) {
         let mut expected = vec![0.0; m * n];
         for i in 0..m {
             for j in 0..n {
                 let start = if accumulate { old[i * n + j] } else { 0.0 };
-                expected[i * n + j] = (0..k).fold(start, |sum, p| a[i * k + p].mul_add(b[p * n + j], sum));
+                expected[i * n + j] = (0..k).fold(start, |sum, p| step(profile, a[i * k + p], b[p * n + j], sum));
             }
         }
-        for ctx in [Context::scalar(), scalar_threads()] {
+        for ctx in [Context::scalar(), scalar_threads()].map(|ctx| ctx.with_profile(profile)) {
             let mut c = old.clone();
             matmul_nn(&ctx, m, n, k, &a, &b, &mut c, accumulate);
             assert_bits(&c, &expected, "nn");
@@ -56,15 +60,17 @@ fn every_path_equals_the_reference() {
         let (a, b, old) = (values(5, m * k), values(6, k * n), values(7, m * n));
         for (name, matmul) in VARIANTS {
             for accumulate in [false, true] {
-                let mut expected = old.clone();
-                matmul(&Context::scalar(), m, n, k, &a, &b, &mut expected, accumulate);
-                for ctx in fast_contexts() {
-                    if ctx.isa().name() == "generic" && m * n * k > 10_000_000 {
-                        continue;
+                for (scalar, fast) in profiles() {
+                    let mut expected = old.clone();
+                    matmul(&scalar, m, n, k, &a, &b, &mut expected, accumulate);
+                    for ctx in fast {
+                        if ctx.isa().name() == "generic" && m * n * k > 10_000_000 {
+                            continue;
+                        }
+                        let mut c = old.clone();
+                        matmul(&ctx, m, n, k, &a, &b, &mut c, accumulate);
+                        assert_bits(&c, &expected, &format!("{name} {m}x{n}x{k} on {ctx:?}, accumulate {accumulate}"));
                     }
-                    let mut c = old.clone();
-                    matmul(&ctx, m, n, k, &a, &b, &mut c, accumulate);
-                    assert_bits(&c, &expected, &format!("{name} {m}x{n}x{k} on {ctx:?}, accumulate {accumulate}"));
                 }
             }
         }

@@ -3,15 +3,17 @@
 use tensor::random::Stream;
 use tensor::*;
 
-use crate::support::{assert_bits, check_gradient, fast_contexts, normal, scalar_threads, stream, values};
+use crate::support::{assert_bits, check_gradient, normal, profiles, scalar_threads, stream, values};
 
 /// Runs `kernel` on every context and compares all its outputs with the single-threaded reference.
 #[track_caller]
 fn same_everywhere(what: &str, kernel: impl Fn(&Context) -> Vec<Vec<f32>>) {
-    let expected = kernel(&Context::scalar());
-    for ctx in fast_contexts().into_iter().chain([scalar_threads()]) {
-        for (i, (got, expected)) in kernel(&ctx).iter().zip(&expected).enumerate() {
-            assert_bits(got, expected, &format!("{what}, output {i}, on {ctx:?}"));
+    for (scalar, fast) in profiles() {
+        let expected = kernel(&scalar);
+        for ctx in fast.into_iter().chain([scalar_threads().with_profile(scalar.profile())]) {
+            for (i, (got, expected)) in kernel(&ctx).iter().zip(&expected).enumerate() {
+                assert_bits(got, expected, &format!("{what}, output {i}, on {ctx:?}"));
+            }
         }
     }
 }
@@ -188,10 +190,10 @@ fn loss_is_the_same_everywhere() {
             let loss = cross_entropy(ctx, rows, vocab, &mut logits, &targets, 1.0 / rows as f32);
             (loss, logits)
         };
-        let expected = run(&Context::scalar()).0.to_bits();
+        let expected = |profile| run(&Context::scalar().with_profile(profile)).0.to_bits();
         same_everywhere("loss", |ctx| {
             let (loss, gradient) = run(ctx);
-            assert_eq!(loss.to_bits(), expected, "loss of {rows} x {vocab} on {ctx:?}");
+            assert_eq!(loss.to_bits(), expected(ctx.profile()), "loss of {rows} x {vocab} on {ctx:?}");
             vec![gradient]
         });
     }
@@ -330,7 +332,9 @@ fn row_reductions_follow_the_tree() {
         }
     }
     assert_eq!(reduce::sum(&x).to_bits(), lanes[0].to_bits());
-    assert_eq!(reduce::dot(&x, &[1.0; 50]).to_bits(), lanes[0].to_bits());
+    for profile in Profile::ALL {
+        assert_eq!(reduce::dot(profile, &x, &[1.0; 50]).to_bits(), lanes[0].to_bits());
+    }
 }
 
 #[test]

@@ -1,12 +1,18 @@
 //! Inputs, contexts and comparisons shared by the tests.
 
 use tensor::random::Stream;
-use tensor::{Context, Isa};
+use tensor::{Context, Isa, Profile};
 
 /// Every instruction set of this machine but the reference, with one and with two threads.
 pub(crate) fn fast_contexts() -> Vec<Context> {
     let fast = Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar);
     fast.flat_map(|isa| [1, 2].map(|threads| Context::new(threads).with_isa(isa))).collect()
+}
+
+/// The same in every profile, each with its reference.
+pub(crate) fn profiles() -> impl Iterator<Item = (Context, Vec<Context>)> {
+    let fast = |profile| fast_contexts().into_iter().map(|ctx| ctx.with_profile(profile)).collect();
+    Profile::ALL.into_iter().map(move |profile| (Context::scalar().with_profile(profile), fast(profile)))
 }
 
 /// The reference with two threads.
