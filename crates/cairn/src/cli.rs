@@ -75,6 +75,9 @@ pub(crate) struct RecipeArgs {
     /// A recipe of your own, as TOML (`cairn train --print-recipe` shows one)
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
     pub(crate) recipe: Option<PathBuf>,
+    /// The arithmetic of all peers instead of the recipe's: `f32-fma`, fast where fused multiply-adds are, or `f32-muladd`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<tensor::Profile>,
     /// Use another seed than the recipe's
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -100,12 +103,12 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) peers: u32,
     /// Cut the model into this many stages, so that no peer holds all of it; peers take turns, with two or more in each
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) stages: u16,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub(crate) stages: Option<u16>,
     /// Which numbers travel between stages, SPACE,PRECISION: `full`, `subspace:RANK` or `projector:RANK`, and `f32`, `bf16`, `int8` or
-    /// `int4`
-    #[arg(long, value_name = "CODEC", default_value = "full,int8")]
-    pub(crate) codec: String,
+    /// `int4` [default: full,int8]
+    #[arg(long, value_name = "CODEC", requires = "stages")]
+    pub(crate) codec: Option<String>,
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,
@@ -349,6 +352,9 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ConformanceArgs {
+    /// Only this numeric profile, `f32-fma` or `f32-muladd`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<tensor::Profile>,
     /// Only this instruction set of the machine, for example `avx2` or `scalar`
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,

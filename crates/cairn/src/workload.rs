@@ -27,6 +27,7 @@ pub(crate) fn recipe(args: &RecipeArgs) -> Outcome<Recipe> {
     };
     recipe.seed = args.seed.unwrap_or(recipe.seed);
     recipe.rounds = args.rounds.unwrap_or(recipe.rounds);
+    recipe.profile = args.profile.unwrap_or(recipe.profile);
     recipe.validate()?;
     Ok(recipe)
 }

@@ -60,7 +60,7 @@ fn main() {
 fn run_solo(recipe: &Recipe, corpus: &Corpus, threads: usize) -> f64 {
     let start = Instant::now();
     let mut last = f64::NAN;
-    for progress in Solo::new(Context::new(threads), recipe, corpus) {
+    for progress in Solo::new(recipe.context(threads), recipe, corpus) {
         let progress = progress.expect("the recipe does not diverge");
         last = progress.heldout_loss.unwrap_or(last);
         report("solo ", recipe, &progress);

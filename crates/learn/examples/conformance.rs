@@ -1,5 +1,5 @@
 //! The conformance suite as a small program, for machines and emulators on which the whole of Cairn is not built:
-//! `cargo run --release -p learn --example conformance [-- [ISA] [THREADS] | list | record]`.
+//! `cargo run --release -p learn --example conformance [-- [PROFILE] [ISA] [THREADS] | list | record]`.
 //!
 //! The last line is the conformance hash; the exit status is 1 when a kernel differs. `list` prints the instruction sets of this
 //! machine, the fastest first. `record` writes the golden hashes into the
@@ -13,11 +13,12 @@ use learn::conformance::{self, Selection};
 fn main() -> ExitCode {
     let mut selection = Selection::default();
     for argument in std::env::args().skip(1) {
-        match argument.parse() {
-            Ok(threads) => selection.threads = Some(threads),
-            Err(_) if argument == "record" => return record(),
-            Err(_) if argument == "list" => return list(),
-            Err(_) => selection.instruction_set = Some(argument),
+        match (argument.parse(), argument.parse()) {
+            (Ok(threads), _) => selection.threads = Some(threads),
+            (_, Ok(profile)) => selection.profile = Some(profile),
+            _ if argument == "record" => return record(),
+            _ if argument == "list" => return list(),
+            _ => selection.instruction_set = Some(argument),
         }
     }
     let report = conformance::run(&selection, |run| println!("{run}"));

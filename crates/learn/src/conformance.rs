@@ -1,5 +1,5 @@
-//! The conformance suite as people and peers run it: every kernel of `tensor` and a training run of 200 steps, on every
-//! instruction set of the machine and with one and two threads.
+//! The conformance suite as people and peers run it: every kernel of `tensor` and a training run of 200 steps, in every numeric
+//! profile, on every instruction set of the machine and with one and two threads.
 //!
 //! Each part has a golden hash, recorded in the repository. A machine conforms when all parts have theirs in every
 //! configuration; the *conformance hash* is one hash over all parts and is the same on every machine that conforms. A part that
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tensor::conformance::{culprits, golden, kernels, parse_golden};
-use tensor::{Context, Isa, PROFILE};
+use tensor::{Context, Isa, Profile};
 
 pub use training::training_hash;
 
@@ -36,7 +36,7 @@ pub struct Run {
     pub threads: usize,
     /// How long it took.
     pub seconds: f64,
-    /// One hash over all parts, in hexadecimal.
+    /// One hash over all parts and the profile, in hexadecimal.
     pub hash: String,
     /// The kernels that differ from the contract, or `training` when all kernels agree and training does not; empty when
     /// the configuration conforms.
@@ -50,7 +50,8 @@ pub struct Run {
 pub struct Report {
     /// Whether every part had its golden hash in every configuration.
     pub conforms: bool,
-    /// One hash over all parts, in hexadecimal: the same on every machine that conforms. None when configurations differ.
+    /// One hash over all parts of the profiles that ran, in hexadecimal: the same on every machine that conforms. None when
+    /// configurations of a profile differ.
     pub hash: Option<String>,
     /// The configurations, in the order in which they ran.
     pub runs: Vec<Run>,
@@ -59,6 +60,8 @@ pub struct Report {
 /// Which configurations to run; the default is all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
+    /// Only this numeric profile.
+    pub profile: Option<Profile>,
     /// Only this instruction set.
     pub instruction_set: Option<String>,
     /// Only this number of threads.
@@ -75,42 +78,50 @@ pub fn instruction_sets() -> Vec<&'static str> {
 pub fn run(selection: &Selection, mut each: impl FnMut(&Run)) -> Report {
     let wanted = |isa: &Isa| selection.instruction_set.as_ref().is_none_or(|name| name == isa.name());
     let mut runs = Vec::new();
-    for threads in [1, 2] {
-        if selection.threads.is_some_and(|only| only != threads) {
-            continue;
-        }
-        let probe = Context::new(threads);
-        if probe.threads().count() != threads {
-            continue;
-        }
-        for isa in Isa::available().into_iter().filter(wanted) {
-            let run = check(&probe.clone().with_isa(isa));
-            each(&run);
-            runs.push(run);
+    for profile in Profile::ALL.into_iter().filter(|profile| selection.profile.is_none_or(|only| only == *profile)) {
+        for threads in [1, 2].into_iter().filter(|threads| selection.threads.is_none_or(|only| only == *threads)) {
+            let probe = Context::new(threads).with_profile(profile);
+            if probe.threads().count() != threads {
+                continue;
+            }
+            for isa in Isa::available().into_iter().filter(wanted) {
+                let run = check(&probe.clone().with_isa(isa));
+                each(&run);
+                runs.push(run);
+            }
         }
     }
-    let first = runs.first().map(|run| run.hash.clone());
-    Report {
-        conforms: !runs.is_empty() && runs.iter().all(|run| run.different.is_empty()),
-        hash: first.filter(|first| runs.iter().all(|run| run.hash == *first)),
-        runs,
+    let conforms = !runs.is_empty() && runs.iter().all(|run| run.different.is_empty());
+    Report { conforms, hash: over_profiles(&runs), runs }
+}
+
+/// One hash over those of the profiles, each of which all its runs must share.
+fn over_profiles(runs: &[Run]) -> Option<String> {
+    let mut hasher = blake3::Hasher::new_derive_key("cairn v1 conformance hash over profiles");
+    for profile in runs.chunk_by(|one, next| one.profile == next.profile) {
+        let hash = &profile.first()?.hash;
+        if profile.iter().any(|run| run.hash != *hash) {
+            return None;
+        }
+        hasher.update(hash.as_bytes());
     }
+    (!runs.is_empty()).then(|| hasher.finalize().to_string())
 }
 
 /// Runs the suite in one configuration.
 pub fn check(ctx: &Context) -> Run {
     let start = Instant::now();
     let parts = parts(ctx);
-    let mut expected = golden(PROFILE);
-    expected.extend(parse_golden(GOLDEN, PROFILE));
+    let mut expected = golden(ctx.profile());
+    expected.extend(parse_golden(GOLDEN, ctx.profile()));
     let different: Vec<&str> =
         parts.iter().filter(|(name, hash)| expected.get(name) != Some(hash)).map(|(name, _)| *name).collect();
     Run {
-        profile: PROFILE.to_owned(),
+        profile: ctx.profile().to_string(),
         instruction_set: ctx.isa().name().to_owned(),
         threads: ctx.threads().count(),
         seconds: start.elapsed().as_secs_f64(),
-        hash: combined(&parts),
+        hash: combined(ctx.profile(), &parts),
         faulty: culprits(&different).into_iter().map(str::to_owned).collect(),
         different: different.into_iter().map(str::to_owned).collect(),
     }
@@ -118,12 +129,14 @@ pub fn check(ctx: &Context) -> Run {
 
 /// The golden files of `tensor` and of this crate, computed on the scalar reference.
 pub fn record() -> [String; 2] {
-    let text = |parts: &[(&str, [u8; 32])]| {
-        parts.iter().map(|(name, hash)| format!("{PROFILE} {name} {}\n", blake3::Hash::from_bytes(*hash))).collect()
-    };
-    let parts = parts(&Context::scalar());
-    let (training, kernels) = parts.split_last().expect("at least the training run");
-    [text(kernels), text(&[*training])]
+    let mut texts = [String::new(), String::new()];
+    for profile in Profile::ALL {
+        for (name, hash) in parts(&Context::scalar().with_profile(profile)) {
+            let line = format!("{profile} {name} {}\n", blake3::Hash::from_bytes(hash));
+            texts[usize::from(name == TRAINING)].push_str(&line);
+        }
+    }
+    texts
 }
 
 /// The hash of every kernel, and of the training run last.
@@ -133,8 +146,9 @@ fn parts(ctx: &Context) -> Vec<(&'static str, [u8; 32])> {
     parts
 }
 
-fn combined(parts: &[(&str, [u8; 32])]) -> String {
+fn combined(profile: Profile, parts: &[(&str, [u8; 32])]) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("cairn v1 conformance hash");
+    hasher.update(profile.name().as_bytes());
     for (name, hash) in parts {
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name.as_bytes());
@@ -147,7 +161,7 @@ impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { profile, instruction_set, threads, seconds, hash, faulty, different } = self;
         let threads = format!("{threads} thread{}", if *threads == 1 { "" } else { "s" });
-        write!(f, "{profile}  {instruction_set:<9}{threads:<10}{seconds:>7.1} s  {}  ", &hash[..16])?;
+        write!(f, "{profile:<11} {instruction_set:<9}{threads:<10}{seconds:>7.1} s  {}  ", &hash[..16])?;
         match faulty.as_slice() {
             [] => f.write_str("conforms"),
             _ => {

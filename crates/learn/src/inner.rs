@@ -13,14 +13,14 @@ mod stiefel;
 
 use muon::{Job, Workspace};
 
-/// The state of the inner optimiser: moments for every parameter, and the number of steps taken.
+/// The state of the inner optimiser: the moments, and the number of steps taken.
 #[derive(Debug)]
 pub struct Optimiser {
     settings: Inner,
     tensors: Vec<TensorInfo>,
     /// First moments, or Muon's momentum.
     first: Vec<f32>,
-    /// Second moments; unused where Muon is.
+    /// Second moments of the tensors that AdamW takes, in their order.
     second: Vec<f32>,
     steps: u64,
     clipping: Clipping,
@@ -46,14 +46,23 @@ impl Optimiser {
 
     /// Starts with zero moments for these tensors, which lie in one vector without gaps.
     pub(crate) fn of_tensors(tensors: &[TensorInfo], settings: Inner) -> Self {
-        let len = tensors.last().map_or(0, |last| last.range().end);
-        let zeros = || vec![0.0; len];
+        let moments = [vec![0.0; first_len(tensors)], vec![0.0; second_len(tensors, settings)]];
+        Self::after(tensors, settings, 0, moments)
+    }
+
+    /// The optimiser after `steps` steps, with its first and second moments.
+    ///
+    /// # Panics
+    /// When the moments are not as many as these tensors have.
+    pub(crate) fn after(tensors: &[TensorInfo], settings: Inner, steps: u64, [first, second]: [Vec<f32>; 2]) -> Self {
+        let expected = (first_len(tensors), second_len(tensors, settings));
+        assert_eq!((first.len(), second.len()), expected, "moments of these tensors");
         Self {
             settings,
             tensors: tensors.to_vec(),
-            first: zeros(),
-            second: zeros(),
-            steps: 0,
+            first,
+            second,
+            steps,
             clipping: Clipping::Together,
             basis_rate: 0.0,
             workspace: Workspace::default(),
@@ -64,6 +73,11 @@ impl Optimiser {
     /// times the rate of the matrices.
     pub(crate) fn for_stages(self, basis_rate: f32) -> Self {
         Self { clipping: Clipping::Each, basis_rate, ..self }
+    }
+
+    /// Ends it and gives its moments back.
+    pub(crate) fn into_moments(self) -> [Vec<f32>; 2] {
+        [self.first, self.second]
     }
 
     /// The first and the second moments.
@@ -88,6 +102,7 @@ impl Optimiser {
             Clipping::Together => clip(ctx, grads, self.settings.clip_norm),
             Clipping::Each => tensor::sum_squares(ctx, grads).sqrt(),
         };
+        let mut second = 0;
         for place in 0..self.tensors.len() {
             let range = self.tensors[place].range();
             let (params, grads) = (&mut params[range.clone()], &mut grads[range]);
@@ -105,7 +120,10 @@ impl Optimiser {
                     let job = Job { settings: muon, lr: lr * rate, shape: &tensor.shape };
                     muon::update(ctx, job, params, grads, momentum, &mut self.workspace);
                 }
-                None => self.adamw(ctx, place, params, grads, rate),
+                None => {
+                    self.adamw(ctx, place, second, params, grads, rate);
+                    second += params.len();
+                }
             }
         }
         norm
@@ -120,15 +138,26 @@ impl Optimiser {
         }
     }
 
-    fn adamw(&mut self, ctx: &Context, place: usize, params: &mut [f32], grads: &[f32], rate: f32) {
+    /// `second` is where the tensor's second moments begin.
+    fn adamw(&mut self, ctx: &Context, place: usize, second: usize, params: &mut [f32], grads: &[f32], rate: f32) {
         let settings = self.settings.adamw;
         let tensor = &self.tensors[place];
         let decay = if tensor.shape.len() == 2 { settings.weight_decay } else { 0.0 };
         let step = AdamwStep::new(self.steps, settings.lr * rate, settings.beta1, settings.beta2, settings.eps, decay);
-        let range = tensor.range();
-        let (first, second) = (&mut self.first[range.clone()], &mut self.second[range]);
+        let (first, second) = (&mut self.first[tensor.range()], &mut self.second[second..second + params.len()]);
         tensor::adamw_update(ctx, params, grads, first, second, step);
     }
+}
+
+/// The number of first moments: one for each parameter.
+fn first_len(tensors: &[TensorInfo]) -> usize {
+    tensors.last().map_or(0, |last| last.range().end)
+}
+
+/// The number of second moments: one for each parameter that AdamW takes.
+pub(crate) fn second_len(tensors: &[TensorInfo], settings: Inner) -> usize {
+    let adamw = |tensor: &&TensorInfo| tensor.kind != Kind::Basis && muon_for(settings.muon, tensor.kind).is_none();
+    tensors.iter().filter(adamw).map(TensorInfo::len).sum()
 }
 
 /// Muon's settings and its peak rate for this kind of tensor, unless AdamW takes it.

@@ -47,7 +47,7 @@ impl<'a> Swarm<'a> {
         let replica =
             |_| Replica { residual: vec![0.0; layout.len()], optimiser: Optimiser::new(&layout, recipe.inner) };
         Self {
-            ctx: Context::single(),
+            ctx: recipe.context(1),
             jobs: jobs.max(1),
             recipe,
             corpus,

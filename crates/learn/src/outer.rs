@@ -143,13 +143,14 @@ fn momentum_len(recipe: &Recipe, parameters: usize) -> usize {
 /// Applies a round's payloads, in the order given, each with its weight (its tokens). Without payloads only the momentum acts.
 ///
 /// # Panics
-/// When a payload or the state belongs to another layout, which decoding rules out.
+/// When a payload or the state belongs to another layout, which decoding rules out, or the context has another profile.
 pub fn step(ctx: &Context, recipe: &Recipe, state: &mut State, payloads: &[(u64, &SparsePayload)]) {
     apply(ctx, recipe, state, aggregate(&recipe.layout(), payloads));
 }
 
 /// Applies an aggregated pseudo-gradient.
 pub(crate) fn apply(ctx: &Context, recipe: &Recipe, state: &mut State, mut gradient: Vec<f32>) {
+    assert_eq!(ctx.profile(), recipe.profile, "the arithmetic of this recipe");
     let Outer { lr, momentum, nesterov } = recipe.outer;
     if momentum > 0.0 {
         tensor::scale(ctx, momentum, &mut state.momentum);

@@ -36,8 +36,8 @@ mod state;
 mod step;
 mod worker;
 
-pub use local::{LocalPipeline, Setting};
-pub use shape::{StageShape, TokenParts, run_root};
+pub use local::{LocalPipeline, Setting, evaluate};
+pub use shape::{StageShape, TokenParts};
 pub use state::{StageState, StageStateError};
 pub use step::{Neighbours, Payloads, step};
 pub use worker::{Contribution, MicroBatch, StageWorker, Turn};

@@ -5,11 +5,13 @@
 
 use model::{Config, ConfigError, Layout, Stage};
 use serde::{Deserialize, Serialize};
+use tensor::{Context, Profile};
 
 use crate::boundary::{Precision, Space};
 use crate::schedule::Schedule;
 
 mod presets;
+mod profile;
 
 pub use presets::{STAGED_UNITS, VOCAB};
 
@@ -54,6 +56,9 @@ pub struct Recipe {
     pub outer: Outer,
     /// How the model is measured.
     pub evaluation: Evaluation,
+    /// The arithmetic of every unit, which all peers share; left out when it is the default.
+    #[serde(default, skip_serializing_if = "profile::is_default", with = "profile")]
+    pub profile: Profile,
     /// How the model is split into stages; none when every peer holds all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<Pipeline>,
@@ -271,6 +276,11 @@ impl Recipe {
     /// BLAKE3 of the canonical bytes.
     pub fn hash(&self) -> [u8; 32] {
         *blake3::hash(&self.to_bytes()).as_bytes()
+    }
+
+    /// Where the recipe's kernels run: with `threads` threads, in its numeric profile.
+    pub fn context(&self, threads: usize) -> Context {
+        Context::new(threads).with_profile(self.profile)
     }
 
     /// The model as one stage.

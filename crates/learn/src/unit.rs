@@ -161,6 +161,7 @@ impl Stepper {
         params: &mut [f32],
         optimiser: &mut Optimiser,
     ) -> Result<Taken, UnitError> {
+        assert_eq!(ctx.profile(), recipe.profile, "the arithmetic of this recipe");
         self.grads.fill(0.0);
         let loss = self.trainer.loss_and_grads(ctx, params, &batch.tokens, &batch.targets, &mut self.grads);
         let rate = recipe.schedule.factor(step, recipe.total_steps());

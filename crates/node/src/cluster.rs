@@ -33,7 +33,8 @@ use crate::workload::{Cores, Workload, stage_of};
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
 pub const ROUND_SECONDS_MAX: u64 = 600;
-/// As [`ROUND_SECONDS_MAX`], for a run of several stages: what a replica had added up is lost with it, and the others do not wait long.
+/// As [`ROUND_SECONDS_MAX`], for a run of several stages: what a replica had added up is lost with it, and the others
+/// do not wait long. A part of it suffices for a stage's root when half of the voters are gone ([`ledger::RoundOpen::late_us`]).
 pub const STAGED_ROUND_SECONDS_MAX: u64 = 40;
 /// Shares minted per round, in micro-shares: a thousand shares.
 pub const SHARES_PER_ROUND: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! Watches a local cluster for people: the state of the network, the loss curve, samples of text, checkpoints.
 //!
 //! One task reads the peers' statuses a few times a second. Whenever peer 1 holds a new state it reads that state's blob,
-//! hands it to whoever serves it as a [`Checkpoint`], and, when the recipe says so, measures it on held-out text and lets
+//! hands it to whoever serves it as a [`Checkpoint`] (a model with learned bases between its stages has no such form), and, when the recipe says so, measures it on held-out text and lets
 //! it write a sample, one at a time and on a core of its own. What was observed is kept in the run's directory, so that
 //! the curve goes on after a restart; training losses of rounds come from the blocks and need no keeping.
 
@@ -20,7 +20,7 @@ use wire::{Hash, PeerId, RunId};
 
 use crate::Checkpoint;
 use crate::home::RunHome;
-use crate::member::{Ended, Failure};
+use crate::member::{Ended, Failure, FailureKind};
 use crate::status::{AgreedState, PeerStatus};
 use crate::view::{Baseline, NetEvent, NetState, Phase, Sample};
 use crate::workload::{Cores, Workload, stage_of};
@@ -132,6 +132,7 @@ impl Observer {
             seen_state: None,
             told_state: None,
             measured: BTreeSet::new(),
+            taken: None,
         };
         (observer, tokio::spawn(watching.run(stop)))
     }
@@ -167,6 +168,8 @@ struct Watching {
     seen_state: Option<AgreedState>,
     told_state: Option<Instant>,
     measured: BTreeSet<u64>,
+    /// The round of the newest state that was read and is served, if it can be.
+    taken: Option<u64>,
 }
 
 impl Watching {
@@ -235,23 +238,26 @@ impl Watching {
         let sample_every = (recipe.rounds / SAMPLES_PER_RUN).max(1);
         let sample = model.round.is_multiple_of(sample_every) || model.round == recipe.rounds;
         let new = model.round > 0 && !self.measured.contains(&model.round);
-        let newest = self.checkpoints.borrow().is_none();
+        let newest = self.taken.is_none();
         self.evaluation.want(state, newest, due && new, sample && new && !self.picture.has_sample(model.round));
     }
 
     fn take_evaluation(&mut self, evaluated: Evaluated) {
-        let tokens = self.picture.tokens_at(evaluated.checkpoint.round);
+        let tokens = self.picture.tokens_at(evaluated.round);
         if let Some(loss) = evaluated.heldout_loss {
-            self.measured.insert(evaluated.checkpoint.round);
+            self.measured.insert(evaluated.round);
             let point = self.picture.take_heldout(tokens, loss);
             self.tell(NetEvent::Point(point));
         }
         if let Some((prompt, text)) = evaluated.sample {
-            let sample = Sample { round: evaluated.checkpoint.round, tokens, prompt, text };
+            let sample = Sample { round: evaluated.round, tokens, prompt, text };
             self.picture.take_sample(sample.clone());
             self.tell(NetEvent::Sample(sample));
         }
-        self.checkpoints.send_replace(Some(evaluated.checkpoint));
+        if let Some(checkpoint) = evaluated.checkpoint {
+            self.checkpoints.send_replace(Some(checkpoint));
+        }
+        self.taken = Some(evaluated.round);
         self.save();
     }
 
@@ -259,24 +265,45 @@ impl Watching {
         if self.outcome.borrow().is_some() {
             return;
         }
-        // A stage goes on with the replicas that are left.
-        let bearable = self.watched.workload.stages_len() > 1;
-        let failure = |ended: &Ended| ended.failure.clone().filter(|_| !(bearable && ended.killed));
-        let ended = self.watched.ended.iter().find_map(|ended| ended.borrow().as_ref().and_then(failure));
+        let ended = self.unbearable_end();
         let halted = statuses.iter().find_map(|status| status.halted.clone());
         if let Some(failure) = ended.or(halted) {
             self.outcome.send_replace(Some(Outcome::Failed(failure)));
             return;
         }
-        // The run is over for people once its last model answers.
-        let served = self.checkpoints.borrow().as_ref().map(|checkpoint| checkpoint.round);
-        let finished = state.run.as_ref().is_some_and(|run| run.phase == Phase::Finished && served == Some(run.rounds));
+        // The run is over for people once its last model was measured and answers.
+        let finished =
+            state.run.as_ref().is_some_and(|run| run.phase == Phase::Finished && self.taken == Some(run.rounds));
         let Some(summary) = finished.then(|| self.picture.summary(statuses)).flatten() else { return };
         if let Err(error) = self.watched.run.write_summary(&summary) {
             tracing::warn!(%error, "the summary cannot be kept");
         }
         self.save();
         self.outcome.send_replace(Some(Outcome::Finished(Box::new(summary))));
+    }
+
+    /// The failure of a peer without which the run cannot go on: a stage bears the loss of killed replicas until the last one.
+    fn unbearable_end(&self) -> Option<Failure> {
+        let (stages, all) = (self.watched.workload.stages_len(), &self.watched.ended);
+        let failure = all.iter().find_map(|ended| {
+            let ended = ended.borrow().clone()?;
+            ended.failure.filter(|_| stages == 1 || !ended.killed)
+        });
+        if failure.is_some() || stages == 1 {
+            return failure;
+        }
+        // Whoever was killed leaves a word, or nothing at all.
+        let killed = |ended: &watch::Receiver<Option<Ended>>| {
+            let silent = ended.has_changed().is_err();
+            ended.borrow().as_ref().map_or(silent, |ended| ended.killed)
+        };
+        let of = |stage: u16| (1..).zip(all).filter(move |(number, _)| stage_of(*number, stages) == stage);
+        let deserted = (0..stages).find(|stage| of(*stage).all(|(_, ended)| killed(ended)))?;
+        Some(Failure {
+            kind: FailureKind::Unexpected,
+            message: format!("all peers of stage {deserted} were killed"),
+            hint: "start it again: it goes on from the last finished round".to_owned(),
+        })
     }
 
     fn tell(&self, event: NetEvent) {

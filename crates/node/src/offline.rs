@@ -36,7 +36,7 @@ impl Saved {
     /// The newest state that peer 1 holds, as a model to serve; none before it made the first.
     ///
     /// # Errors
-    /// [`StoreError`] when it is damaged, or the directory is in use.
+    /// [`StoreError`] when it is damaged, has no form without stages, or the directory is in use.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         let store = self.store()?;
         let Some(point) = store.point()? else { return Ok(None) };

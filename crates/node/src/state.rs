@@ -6,7 +6,6 @@ use learn::pipeline::{Neighbours, StageShape, StageState, StageStateError, step}
 use learn::sparseloco::SparsePayload;
 use ledger::CommittedSet;
 use model::Layout;
-use tensor::Context;
 use wire::Hash;
 
 /// The parts of a recipe's model: its stages, or all of it as the only one.
@@ -22,7 +21,8 @@ pub(crate) struct Parts {
 impl Parts {
     /// Those of a recipe that was validated.
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        let shapes = recipe.pipeline.map_or_else(Vec::new, |_| StageShape::all(recipe));
+        let cut = recipe.pipeline.is_some_and(|pipeline| pipeline.stages > 1);
+        let shapes = if cut { StageShape::all(recipe) } else { Vec::new() };
         Self { recipe: recipe.clone(), shapes, layout: recipe.layout() }
     }
 
@@ -34,6 +34,11 @@ impl Parts {
     /// A stage; none when every peer holds the whole model.
     pub(crate) fn shape(&self, stage: u16) -> Option<&StageShape> {
         self.shapes.get(usize::from(stage))
+    }
+
+    /// Whether parameters alone are the model; with learned bases between its stages they are nothing without these.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.shapes.iter().all(StageShape::is_plain)
     }
 
     /// Where each tensor lies in the parameters that a member of a stage holds.
@@ -70,7 +75,7 @@ impl ModelState {
     pub(crate) fn genesis(parts: &Parts, stage: u16) -> Self {
         match parts.shape(stage) {
             None => Self::Whole(State::genesis(&parts.recipe)),
-            Some(shape) => Self::Stage(StageState::genesis(&Context::single(), shape)),
+            Some(shape) => Self::Stage(StageState::genesis(&parts.recipe.context(1), &parts.recipe, shape)),
         }
     }
 
@@ -103,14 +108,14 @@ impl ModelState {
     pub(crate) fn into_parameters(self, parts: &Parts, stage: u16) -> Vec<f32> {
         match (self, parts.shape(stage)) {
             (Self::Whole(state), _) => state.theta,
-            (Self::Stage(state), Some(shape)) => shape.whole_parameters(&Context::single(), &state),
+            (Self::Stage(state), Some(shape)) => shape.whole_parameters(&parts.recipe.context(1), &state),
             (Self::Stage(_), None) => unreachable!("a stage's state is made for a run with stages"),
         }
     }
 
     /// Applies a round's payloads. `payloads` has those of every stage whose payloads the own part needs, by stage.
     pub(crate) fn step(&mut self, parts: &Parts, stage: u16, payloads: &[(u16, Weighted)]) {
-        let ctx = Context::single();
+        let ctx = parts.recipe.context(1);
         let of = |stage: u16| -> Vec<(u64, &SparsePayload)> {
             let found = payloads.iter().find(|(of, _)| *of == stage);
             found.map_or_else(Vec::new, |(_, all)| all.iter().map(|(weight, payload)| (*weight, payload)).collect())

@@ -8,6 +8,7 @@ use learn::data::{Corpus, CorpusError};
 use learn::pipeline::StageShape;
 use model::{Kind, Layout};
 use swarm::pipeline::PipelineConfig;
+use tensor::Profile;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Charter, Hash, NumericProfile, PeerId, StageTerms};
 
@@ -70,7 +71,10 @@ impl Workload {
             data: Hash(self.corpus.manifest_hash()),
             tokenizer: Hash(self.corpus.tokenizer().hash()),
             stages: (0..self.stages_len()).map(|stage| self.stage_terms(stage)).collect(),
-            profile: NumericProfile::F32Fma,
+            profile: match recipe.profile {
+                Profile::F32Fma => NumericProfile::F32Fma,
+                Profile::F32Muladd => NumericProfile::F32Muladd,
+            },
             rounds: recipe.rounds,
             units_per_round: recipe.units_per_round,
             unit_tokens: recipe.unit_tokens(),

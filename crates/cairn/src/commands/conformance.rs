@@ -1,6 +1,6 @@
 //! `cairn conformance`: proves that this machine computes exactly as every other.
 
-use learn::conformance::{self, Report, Selection, instruction_sets};
+use learn::conformance::{self, Report, Run, Selection, instruction_sets};
 
 use crate::cli::ConformanceArgs;
 use crate::exit::{Code, Failure, Outcome};
@@ -12,7 +12,8 @@ pub(crate) fn run(args: &ConformanceArgs) -> Outcome {
         return Err(Failure::new(Code::BadInput, format!("this machine has no instruction set `{name}`"))
             .hint(format!("choose one of {}", known.join(", "))));
     }
-    let selection = Selection { instruction_set: args.isa.clone(), threads: args.threads.map(usize::from) };
+    let selection =
+        Selection { profile: args.profile, instruction_set: args.isa.clone(), threads: args.threads.map(usize::from) };
     let report = conformance::run(&selection, |run| {
         if !args.json {
             println!("{run}");
@@ -34,8 +35,9 @@ fn difference(report: &Report) -> Failure {
         return Failure::new(Code::Unexpected, "the system starts no second thread")
             .hint("`cairn conformance --threads 1` checks what this machine can run");
     };
-    let (kernels, isa, threads) = (run.faulty.join("`, `"), &run.instruction_set, run.threads);
-    let message = format!("`{kernels}` does not compute as the contract says ({isa}, threads: {threads})");
+    let Run { profile, instruction_set: isa, threads, .. } = run;
+    let kernels = run.faulty.join("`, `");
+    let message = format!("`{kernels}` does not compute as the contract says ({profile}, {isa}, threads: {threads})");
     Failure::new(Code::NotVerified, message).hint(
         "run it again: if it passes then, the processor or the memory is unreliable; if not, report the kernel and your processor",
     )

@@ -7,6 +7,7 @@ use gateway::GatewayState;
 use node::Models;
 use node::home::Home;
 use node::offline::Saved;
+use node::store::StoreError;
 use node::view::NetState;
 use tokio::sync::{broadcast, watch};
 
@@ -31,7 +32,14 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
     let (mut checkpoint, mut piece) = (None, None);
     let mut net = NetState { version: env!("CARGO_PKG_VERSION").to_owned(), ..NetState::default() };
     if let Some(saved) = saved {
-        checkpoint = saved.checkpoint()?.map(Arc::new);
+        checkpoint = match saved.checkpoint() {
+            // The pages are worth serving all the same.
+            Err(error @ StoreError::NotPlain) => {
+                eprintln!("the run's model does not answer: {error}");
+                None
+            }
+            read => read?.map(Arc::new),
+        };
         net = saved.state()?;
         let owner = saved.local_peers(&home)?.first().copied();
         piece = owner.map(|owner| saved.piece(owner)).transpose()?.flatten();

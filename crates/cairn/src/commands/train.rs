@@ -8,7 +8,6 @@ use learn::baseline::Baseline;
 use learn::progress::Progress;
 use learn::solo::Solo;
 use node::Workload;
-use tensor::Context;
 
 use crate::cli::TrainArgs;
 use crate::exit::{Code, Failure, Outcome};
@@ -24,7 +23,7 @@ pub(crate) fn run(args: &TrainArgs) -> Outcome {
     }
     let workload = workload::load(recipe, &args.recipe)?;
     let threads = args.threads.map_or_else(node::probe::cores, usize::from);
-    let mut solo = Solo::new(Context::new(threads), &workload.recipe, &workload.corpus);
+    let mut solo = Solo::new(workload.recipe.context(threads), &workload.recipe, &workload.corpus);
     let (start, bar) = (Instant::now(), bar(workload.recipe.rounds));
     let mut curve = Vec::new();
     for progress in solo.by_ref() {

@@ -51,9 +51,10 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
 
 fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<ClusterConfig> {
     let mut recipe = workload::recipe(&args.recipe)?;
-    if args.stages > 1 {
-        recipe = in_stages(args, recipe)?;
+    if let Some(stages) = args.stages {
+        recipe = in_stages(args, recipe, usize::from(stages))?;
     }
+    check_peers(args.peers, &recipe)?;
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
     recipe.units_per_round = recipe.units_per_round.max(args.peers);
     let workload = workload::load(recipe, &args.recipe)?;
@@ -75,14 +76,20 @@ fn link(text: &str) -> Outcome<LinkSpec> {
     text.parse().map_err(|error: LinkSpecError| Failure::new(Code::BadInput, &error).hint(error.hint()))
 }
 
-/// The recipe with its model cut into stages.
-fn in_stages(args: &UpArgs, recipe: Recipe) -> Outcome<Recipe> {
-    let (stages, peers) = (usize::from(args.stages), args.peers);
-    if peers < u32::from(args.stages) {
-        let said = format!("{peers} peers cannot hold {stages} stages");
-        return Err(Failure::new(Code::BadInput, said).hint(format!("`--peers {}` gives each stage two", 2 * stages)));
+/// Refuses more stages than there are peers to hold them.
+fn check_peers(peers: u32, recipe: &Recipe) -> Outcome {
+    let stages = recipe.pipeline.map_or(1, |pipeline| pipeline.stages);
+    if peers as usize >= stages {
+        return Ok(());
     }
-    let codec: Codec = args.codec.parse().map_err(|error: learn::boundary::CodecError| {
+    let said = format!("{peers} peers cannot hold {stages} stages");
+    Err(Failure::new(Code::BadInput, said).hint(format!("`--peers {}` gives each stage two", 2 * stages)))
+}
+
+/// The recipe with its model cut into stages.
+fn in_stages(args: &UpArgs, recipe: Recipe, stages: usize) -> Outcome<Recipe> {
+    let codec = args.codec.as_deref().unwrap_or("full,int8");
+    let codec: Codec = codec.parse().map_err(|error: learn::boundary::CodecError| {
         Failure::new(Code::BadInput, error.to_string()).hint("`--codec full,int8` is the default")
     })?;
     let mut recipe = recipe.in_stages(stages, codec.space, codec.precision);
@@ -165,7 +172,12 @@ async fn watch_run(cluster: &Cluster, args: &UpArgs) -> Outcome {
             if args.exit_when_done {
                 return Ok(());
             }
-            eprintln!("\n  the model goes on answering; Ctrl-C stops");
+            match cluster.observer().checkpoints().borrow().is_some() {
+                true => eprintln!("\n  the model goes on answering; Ctrl-C stops"),
+                false => eprintln!(
+                    "\n  the model needs the learned bases between its stages, so it does not answer here; Ctrl-C stops"
+                ),
+            }
             // An error means that signals cannot be heard here: then there is nothing to wait for.
             let _ = interrupted.await;
             Ok(())

@@ -50,6 +50,25 @@ fn a_recipe_with_a_bad_value_names_the_field() {
 }
 
 #[test]
+fn stages_that_cannot_be_made_are_refused() {
+    let place = Place::new();
+    let up = |options: &[&str]| failed(&place.run(&[&["up", "--preset", "tiny", "--port", "0"], options].concat()));
+    for (options, code, expected) in [
+        (&["--stages", "2", "--codec", "full,int9"][..], 3, "int9"),
+        (&["--stages", "2", "--codec", "subspace,int8"], 3, "subspace"),
+        (&["--stages", "2", "--codec", "projector:0,int8"], 3, "rank"),
+        (&["--stages", "2", "--peers", "1"], 3, "1 peers cannot hold 2 stages"),
+        (&["--codec", "full,int8"], 2, "--stages"),
+        (&["--stages", "1"], 2, "--stages"),
+        (&["--profile", "f64"], 2, "f32-muladd"),
+    ] {
+        let (got, said) = up(options);
+        assert_eq!(got, code, "{options:?}: {said}");
+        assert!(said.contains(expected), "{options:?}: `{said}` does not say {expected}");
+    }
+}
+
+#[test]
 fn a_link_that_cannot_be_read_is_refused_with_an_example() {
     let place = Place::new();
     for (link, expected) in [("80m/20m", "`80m/20m`"), ("80M,50ms,40ms", "a second time"), ("80M,150%", "out of range")]

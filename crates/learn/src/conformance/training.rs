@@ -5,7 +5,7 @@
 //! held-out loss. Sizes have tails in every kernel and are small enough for an emulated processor.
 
 use model::{Attention, Config, RopeScaling};
-use tensor::Context;
+use tensor::{Context, Profile};
 
 use crate::data::Corpus;
 use crate::evaluation::evaluate;
@@ -18,7 +18,7 @@ use crate::unit::{self, local_seed};
 /// Bytes of each bundled text that are read.
 const EXCERPT_BYTES: usize = 24 * 1024;
 
-fn recipe() -> Recipe {
+fn recipe(profile: Profile) -> Recipe {
     let tiny = Recipe::tiny();
     let Inner { mut adamw, muon, .. } = tiny.inner;
     adamw.weight_decay = 0.01;
@@ -59,6 +59,7 @@ fn recipe() -> Recipe {
         schedule: Schedule { warmup_steps: 8, decay_fraction: 0.5, final_fraction: 0.1, decay: Decay::Cosine },
         compression: crate::recipe::Compression { chunk: 4096, keep: 4096, ..tiny.compression },
         evaluation: Evaluation { windows: 4, every_rounds: 4 },
+        profile,
         ..tiny
     }
 }
@@ -68,7 +69,7 @@ fn recipe() -> Recipe {
 /// # Panics
 /// When the training diverges, which only a wrong kernel can make it do.
 pub fn training_hash(ctx: &Context) -> [u8; 32] {
-    let recipe = recipe();
+    let recipe = recipe(ctx.profile());
     recipe.validate().expect("the suite's recipe is sound");
     let corpus = Corpus::excerpt(EXCERPT_BYTES).expect("the bundled corpus is sound");
     let layout = recipe.layout();
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_run_has_200_steps_and_learns() {
-        let recipe = recipe();
+        let recipe = recipe(Profile::default());
         assert_eq!(recipe.total_steps() * u64::from(recipe.units_per_round), 200);
         let corpus = Corpus::excerpt(EXCERPT_BYTES).unwrap();
         let start = State::genesis(&recipe).theta;

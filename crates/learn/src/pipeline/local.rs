@@ -8,9 +8,9 @@ use super::step::{Neighbours, apply, step};
 use super::worker::{Contribution, MicroBatch, StageWorker};
 use crate::boundary::{BoundaryError, Precision};
 use crate::data::{Corpus, evaluation_windows};
-use crate::evaluation::evaluate;
+use crate::evaluation;
 use crate::progress::Progress;
-use crate::recipe::{BatchShape, Recipe};
+use crate::recipe::Recipe;
 use crate::sparseloco::{self, SparsePayload};
 use crate::unit::{UnitError, local_seed};
 
@@ -55,7 +55,7 @@ impl<'a> LocalPipeline<'a> {
         assert!(setting.replicas > 0, "a stage has at least one replica");
         let shapes = StageShape::all(recipe);
         let parts = shapes[0].token_parts();
-        let states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, shape)).collect();
+        let states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, recipe, shape)).collect();
         let residual = |shape: &StageShape| vec![vec![0.0; shape.layout().len()]; setting.replicas];
         let residuals = shapes.iter().map(residual).collect();
         let worker = |(shape, state)| StageWorker::new(ctx.clone(), recipe, shape, parts.clone(), state, 1);
@@ -88,24 +88,12 @@ impl<'a> LocalPipeline<'a> {
     /// # Errors
     /// A hidden state is not finite.
     pub fn evaluate(&mut self, windows: usize) -> Result<f64, BoundaryError> {
-        let BatchShape { sequences, tokens } = self.recipe.batch;
-        let mut sum = 0.0;
-        for batch in evaluation_windows(self.corpus, windows, BatchShape { sequences, tokens }) {
-            let count = batch.tokens.len();
-            let batch = MicroBatch { unit: [0; 32], tokens: batch.tokens, targets: batch.targets, data_root: [0; 32] };
-            let (last, stages) = self.workers.split_last_mut().expect("a model has a stage");
-            let mut message: Option<Vec<u8>> = None;
-            for stage in stages {
-                message = Some(stage.forward(&batch, message.as_deref(), Precision::F32)?);
-            }
-            sum += last.loss(&batch, message.as_deref())? * count as f64;
-        }
-        Ok(sum / (windows * tokens) as f64)
+        evaluate(&mut self.workers, self.recipe, self.corpus, windows)
     }
 
     /// The held-out loss of the model without its boundaries, as it would be exported.
     pub fn evaluate_plain(&self, windows: usize) -> f64 {
-        evaluate(&self.ctx, self.recipe, self.corpus, &self.parameters(), windows)
+        evaluation::evaluate(&self.ctx, self.recipe, self.corpus, &self.parameters(), windows)
     }
 
     fn round(&mut self) -> Result<Progress, UnitError> {
@@ -221,6 +209,33 @@ impl Iterator for LocalPipeline<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         (self.states[0].round < self.recipe.rounds).then(|| self.round())
     }
+}
+
+/// The held-out loss of the model that `stages` are, with its boundaries, at full precision; in nats per token.
+///
+/// # Errors
+/// A hidden state is not finite.
+///
+/// # Panics
+/// When the corpus is too small for the recipe, or a stage is missing.
+pub fn evaluate(
+    stages: &mut [StageWorker],
+    recipe: &Recipe,
+    corpus: &Corpus,
+    windows: usize,
+) -> Result<f64, BoundaryError> {
+    let (last, stages) = stages.split_last_mut().expect("a model has a stage");
+    let mut sum = 0.0;
+    for batch in evaluation_windows(corpus, windows, recipe.batch) {
+        let count = batch.tokens.len();
+        let batch = MicroBatch { unit: [0; 32], tokens: batch.tokens, targets: batch.targets, data_root: [0; 32] };
+        let mut message: Option<Vec<u8>> = None;
+        for stage in stages.iter_mut() {
+            message = Some(stage.forward(&batch, message.as_deref(), Precision::F32)?);
+        }
+        sum += last.loss(&batch, message.as_deref())? * count as f64;
+    }
+    Ok(sum / (windows * recipe.batch.tokens) as f64)
 }
 
 /// The mean of contributions, weighted by their micro-batches.

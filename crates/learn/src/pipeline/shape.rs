@@ -26,17 +26,10 @@ pub struct StageShape {
     stages: usize,
     space: Space,
     seed: [u8; 32],
+    /// The frozen basis of the run, `[width, rank]`, when there is one.
+    frozen: Option<Arc<Vec<f32>>>,
     full: Layout,
     canonical: Layout,
-}
-
-/// The root of a run's state: BLAKE3 over the stages' roots in order.
-pub fn run_root(roots: &[[u8; 32]]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("cairn v1 root over stages");
-    for root in roots {
-        hasher.update(root);
-    }
-    *hasher.finalize().as_bytes()
 }
 
 impl StageShape {
@@ -46,15 +39,22 @@ impl StageShape {
     /// When the recipe was not validated.
     pub fn all(recipe: &Recipe) -> Vec<Self> {
         let (stages, space) = recipe.pipeline.map_or((1, Space::Full), |pipeline| (pipeline.stages, pipeline.space));
-        (0..stages).map(|place| Self::new(recipe, place, stages, space)).collect()
+        let frozen = match space {
+            Space::Subspace { rank } => {
+                Some(Arc::new(initial_basis(recipe.init_seed(), SUBSPACE, recipe.model.width, rank)))
+            }
+            Space::Full | Space::Projector { .. } => None,
+        };
+        (0..stages).map(|place| Self::new(recipe, place, stages, space, frozen.clone())).collect()
     }
 
-    fn new(recipe: &Recipe, place: usize, stages: usize, space: Space) -> Self {
+    fn new(recipe: &Recipe, place: usize, stages: usize, space: Space, frozen: Option<Arc<Vec<f32>>>) -> Self {
         let layers = recipe.model.layers;
         let range = layers * place / stages..layers * (place + 1) / stages;
         let stage = Stage::new(recipe.model, range).expect("a validated recipe has at least a layer for each stage");
         let full = stage.layout();
-        let mut shape = Self { canonical: full.clone(), stage, place, stages, space, seed: recipe.init_seed(), full };
+        let seed = recipe.init_seed();
+        let mut shape = Self { canonical: full.clone(), stage, place, stages, space, seed, frozen, full };
         shape.canonical = shape.canonical_layout();
         shape
     }
@@ -125,6 +125,11 @@ impl StageShape {
         self.place + 1 == self.stages
     }
 
+    /// Whether the layers' parameters alone are the model; with learned bases they are nothing without them.
+    pub fn is_plain(&self) -> bool {
+        self.learned_rank().is_none()
+    }
+
     /// Whether a step needs the payloads of the neighbouring stages as well: each has half of a learned basis' gradient.
     pub fn needs_neighbours(&self) -> bool {
         self.learned_rank().is_some() && self.stages > 1
@@ -158,11 +163,8 @@ impl StageShape {
     }
 
     /// The frozen basis of the run, `[width, rank]`, when there is one.
-    pub(super) fn frozen_basis(&self) -> Option<Vec<f32>> {
-        match self.space {
-            Space::Subspace { rank } => Some(initial_basis(self.seed, SUBSPACE, self.stage.config().width, rank)),
-            Space::Full | Space::Projector { .. } => None,
-        }
+    pub(super) fn frozen_basis(&self) -> Option<&[f32]> {
+        self.frozen.as_ref().map(|basis| &basis[..])
     }
 
     /// The token parts of the run. Empty when all numbers travel.
@@ -219,10 +221,10 @@ impl StageShape {
             let (source, target) = (&full[from.range()], &mut out[to.range()]);
             match self.factor_of(from) {
                 Some(Factor::Output) => {
-                    tensor::matmul_tn(ctx, rank, from.shape[1], width, &basis, source, target, false);
+                    tensor::matmul_tn(ctx, rank, from.shape[1], width, basis, source, target, false);
                 }
                 Some(Factor::Input) => {
-                    tensor::matmul_nn(ctx, from.shape[0], rank, width, source, &basis, target, false);
+                    tensor::matmul_nn(ctx, from.shape[0], rank, width, source, basis, target, false);
                 }
                 None => target.copy_from_slice(source),
             }
@@ -236,7 +238,9 @@ impl StageShape {
     /// When the state is another stage's.
     pub fn whole_parameters(&self, ctx: &Context, state: &StageState) -> Vec<f32> {
         assert_eq!(state.theta.len(), self.canonical.len(), "the state of another stage");
-        self.expand(ctx, &state.theta, &self.token_parts())
+        // Only the embedding has a token part.
+        let parts = if self.is_first() { self.token_parts() } else { TokenParts::default() };
+        self.expand(ctx, &state.theta, &parts)
     }
 
     /// The full parameters of the stage's layers: `U·Z`, `E·Uᵀ + F`, and the rest as it is.
@@ -249,11 +253,11 @@ impl StageShape {
             let (source, target) = (&theta[from.range()], &mut out[to.range()]);
             match self.factor_of(to) {
                 Some(Factor::Output) => {
-                    tensor::matmul_nn(ctx, width, to.shape[1], rank, &basis, source, target, false);
+                    tensor::matmul_nn(ctx, width, to.shape[1], rank, basis, source, target, false);
                 }
                 Some(Factor::Input) => {
                     target.copy_from_slice(parts);
-                    tensor::matmul_nt(ctx, to.shape[0], width, rank, source, &basis, target, true);
+                    tensor::matmul_nt(ctx, to.shape[0], width, rank, source, basis, target, true);
                 }
                 None => target.copy_from_slice(source),
             }

@@ -1,19 +1,21 @@
 //! The canonical state of a stage: its parameters and the optimiser's moments, with one encoding and one root.
 //!
 //! ```text
-//! 8 bytes   "CairnSS1"
+//! 8 bytes   "CairnSS2"
 //! 32 bytes  the recipe's hash
 //! 8 bytes   the stage's place, u64 little-endian
 //! 8 bytes   rounds applied
-//! then the parameters, the first moments and the second moments, f32 little-endian, each as many as the layout has
+//! then the parameters and the first moments, each as many as the layout has, and the second moments of what AdamW takes,
+//! f32 little-endian
 //! ```
 
 use tensor::Context;
 
 use super::shape::StageShape;
+use crate::inner::second_len;
 use crate::recipe::Recipe;
 
-const MAGIC: &[u8; 8] = b"CairnSS1";
+const MAGIC: &[u8; 8] = b"CairnSS2";
 const HEADER_BYTES: usize = 8 + 32 + 8 + 8;
 
 /// The canonical state of a stage between two rounds.
@@ -25,7 +27,7 @@ pub struct StageState {
     pub theta: Vec<f32>,
     /// The optimiser's first moments.
     pub first: Vec<f32>,
-    /// The optimiser's second moments.
+    /// The optimiser's second moments, of the tensors that AdamW takes.
     pub second: Vec<f32>,
 }
 
@@ -72,15 +74,15 @@ pub enum StageStateError {
 
 impl StageState {
     /// The state before round 0.
-    pub fn genesis(ctx: &Context, shape: &StageShape) -> Self {
+    pub fn genesis(ctx: &Context, recipe: &Recipe, shape: &StageShape) -> Self {
         let theta = shape.genesis(ctx);
-        let zeros = vec![0.0; theta.len()];
-        Self { round: 0, theta, first: zeros.clone(), second: zeros }
+        let first = vec![0.0; theta.len()];
+        Self { round: 0, theta, first, second: vec![0.0; second_len(shape.layout().tensors(), recipe.inner)] }
     }
 
     /// The canonical bytes.
     pub fn to_bytes(&self, recipe: &Recipe, shape: &StageShape) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(state_bytes(shape));
+        let mut bytes = Vec::with_capacity(state_bytes(recipe, shape));
         bytes.extend(MAGIC);
         bytes.extend(recipe.hash());
         bytes.extend((shape.place() as u64).to_le_bytes());
@@ -110,8 +112,9 @@ impl StageState {
         if round > recipe.rounds {
             return Err(StageStateError::WrongRound { round, rounds: recipe.rounds });
         }
-        if bytes.len() != state_bytes(shape) {
-            return Err(StageStateError::WrongLength { expected: state_bytes(shape), got: bytes.len() });
+        let expected = state_bytes(recipe, shape);
+        if bytes.len() != expected {
+            return Err(StageStateError::WrongLength { expected, got: bytes.len() });
         }
         let mut theta: Vec<f32> =
             body.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect();
@@ -131,6 +134,6 @@ impl StageState {
 }
 
 /// The number of bytes of every state of this stage.
-fn state_bytes(shape: &StageShape) -> usize {
-    HEADER_BYTES + 4 * 3 * shape.layout().len()
+fn state_bytes(recipe: &Recipe, shape: &StageShape) -> usize {
+    HEADER_BYTES + 4 * (2 * shape.layout().len() + second_len(shape.layout().tensors(), recipe.inner))
 }

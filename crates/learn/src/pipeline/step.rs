@@ -61,14 +61,10 @@ pub(super) fn apply(
         Space::Projector { rate, .. } => rate,
         Space::Full | Space::Subspace { .. } => 0.0,
     };
-    let mut optimiser = Optimiser::new(shape.layout(), recipe.inner).for_stages(rate);
-    let [first, second] = optimiser.restore(state.round);
-    first.copy_from_slice(&state.first);
-    second.copy_from_slice(&state.second);
+    let moments = [&mut state.first, &mut state.second].map(std::mem::take);
+    let mut optimiser = Optimiser::after(shape.layout().tensors(), recipe.inner, state.round, moments).for_stages(rate);
     let factor = recipe.schedule.factor(state.round, recipe.total_steps());
     optimiser.step(ctx, &mut state.theta, &mut gradient, factor);
-    let [first, second] = optimiser.moments();
-    state.first.copy_from_slice(first);
-    state.second.copy_from_slice(second);
+    [state.first, state.second] = optimiser.into_moments();
     state.round += 1;
 }

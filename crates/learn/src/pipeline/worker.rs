@@ -1,5 +1,7 @@
 //! One micro-batch in one stage: forward and backward from bytes to bytes.
 
+use std::borrow::Cow;
+
 use model::{StageGradient, StageInput, Trainer};
 use tensor::Context;
 
@@ -86,7 +88,7 @@ struct Slot {
     unit: Option<[u8; 32]>,
     /// When it took them.
     since: u64,
-    /// The coordinates that came.
+    /// The coordinates that came, when a learned basis needs them.
     received: Vec<f32>,
     /// The hidden states that were made of them; none in the last stage.
     made: Vec<f32>,
@@ -112,7 +114,7 @@ impl StageWorker {
     /// is computed again.
     ///
     /// # Panics
-    /// When the recipe was not validated, the state is another stage's, or there are no slots.
+    /// When the recipe was not validated, the context has another profile, the state is another stage's, or there are no slots.
     pub fn new(
         ctx: Context,
         recipe: &Recipe,
@@ -122,6 +124,7 @@ impl StageWorker {
         slots: usize,
     ) -> Self {
         assert!(slots > 0, "a replica has room for a micro-batch");
+        assert_eq!(ctx.profile(), recipe.profile, "the arithmetic of this recipe");
         let slot = |_| {
             let trainer = Trainer::new(shape.stage().clone(), recipe.batch.sequences, recipe.batch.tokens)
                 .expect("the recipe's batch was checked against its context");
@@ -153,7 +156,7 @@ impl StageWorker {
         let basis = |boundary: Option<usize>| {
             let boundary = boundary?;
             let learned = self.shape.basis(boundary).map(|range| state.theta[range].to_vec());
-            let values = learned.or_else(|| self.shape.frozen_basis())?;
+            let values = learned.or_else(|| self.shape.frozen_basis().map(<[f32]>::to_vec))?;
             Some(Basis { boundary, gradient: vec![0.0; values.len()], values })
         };
         (self.before, self.after) = (basis(self.shape.boundary_before()), basis(self.shape.boundary_after()));
@@ -253,8 +256,8 @@ impl StageWorker {
         };
         let kept = self.set_sums_aside(counted);
         let hidden = match self.projection(&self.after) {
-            Some(projection) => projection.gradient(&self.ctx, &coordinates),
-            None => coordinates.clone(),
+            Some(projection) => Cow::Owned(projection.gradient(&self.ctx, &coordinates)),
+            None => Cow::Borrowed(&coordinates[..]),
         };
         if let (Space::Projector { .. }, Some(after)) = (self.shape.space(), &mut self.after) {
             let projection = projection_of(&self.shape, &self.parts, &after.values);
@@ -334,7 +337,7 @@ impl StageWorker {
         }
     }
 
-    /// The coordinates in a message, and the hidden states that they stand for; none in the first stage.
+    /// The coordinates in a message, if they are not the hidden states themselves, and these; none in the first stage.
     fn receive(&self, batch: &MicroBatch, input: Option<&[u8]>) -> Result<(Vec<f32>, Vec<f32>), BoundaryError> {
         let first = self.shape.is_first();
         assert_eq!(input.is_none(), first, "the first stage starts from tokens, and the others from a message");
@@ -342,7 +345,7 @@ impl StageWorker {
         let received = decode(bytes, batch.tokens.len(), self.shape.columns(), HIDDEN_MAX)?;
         let hidden = match self.projection(&self.before) {
             Some(projection) => projection.hidden(&self.ctx, &received, &batch.tokens),
-            None => received.clone(),
+            None => return Ok((Vec::new(), received)),
         };
         Ok((received, hidden))
     }

@@ -1,6 +1,7 @@
 //! The recipes that the program brings along.
 
 use model::{Attention, Config};
+use tensor::Profile;
 
 use super::{
     Adamw, BatchShape, Compression, Evaluation, Inner, Muon, Outer, Pipeline, Recipe, SENDS_MIN, keep_for_rounds,
@@ -32,6 +33,7 @@ impl Recipe {
             compression: Compression { chunk: 4096, keep: 292, beta: 0.8 },
             outer: Outer { lr: 1.0, momentum: 0.6, nesterov: true },
             evaluation: Evaluation { windows: 64, every_rounds: 6 },
+            profile: Profile::default(),
             pipeline: None,
         }
     }

@@ -8,7 +8,6 @@ use learn::sparseloco::{self, NotFinite, PayloadError, SparsePayload};
 use learn::unit::{self, UnitError, UnitOutput};
 use ledger::CommittedSet;
 use swarm::{Job, JobResult, ModelPoint, UnitAssignment, UnitResult};
-use tensor::Context;
 use wire::Hash;
 
 use super::stage::StageJobs;
@@ -235,7 +234,7 @@ impl Machine {
                 let first_step = state.round * workload.recipe.inner_steps;
                 let stop = || flag.load(Ordering::Relaxed);
                 let (recipe, corpus, theta) = (&workload.recipe, &workload.corpus, &state.theta);
-                let output = unit::train(&Context::single(), recipe, corpus, theta, seed, first_step, &stop);
+                let output = unit::train(&recipe.context(1), recipe, corpus, theta, seed, first_step, &stop);
                 (output, start.elapsed().as_secs_f64())
             }));
         }

@@ -6,10 +6,9 @@
 use std::time::Instant;
 
 use learn::boundary::{BoundaryError, Precision};
-use learn::pipeline::{MicroBatch, StageWorker, TokenParts};
+use learn::pipeline::{MicroBatch, StageWorker};
 use swarm::JobResult;
 use swarm::pipeline::{StageResult, StageTask, StageTaskKind, UnitDone};
-use tensor::Context;
 use wire::Hash;
 
 use super::Effort;
@@ -25,8 +24,6 @@ const SLOTS: usize = 4;
 pub(super) struct StageJobs {
     /// The replica, with the root of the state whose weights it has.
     replica: Option<(Hash, Box<StageWorker>)>,
-    /// The token parts of the run, once they are drawn.
-    parts: Option<TokenParts>,
 }
 
 impl StageJobs {
@@ -99,24 +96,26 @@ impl Machine {
     async fn replica(&mut self) -> Result<(Hash, Box<StageWorker>), JobError> {
         let root =
             self.state_root().ok_or(JobError::WrongState { held: "none".to_owned(), wanted: Hash::default() })?;
-        let (kept, parts) = (self.stage.replica.take(), self.stage.parts.clone());
-        if let Some(kept) = kept.filter(|(of, _)| *of == root) {
-            return Ok(kept);
-        }
+        let kept = match self.stage.replica.take() {
+            Some(kept) if kept.0 == root => return Ok(kept),
+            kept => kept.map(|(_, replica)| replica),
+        };
         let (state, workload, stage) = (self.state(root)?, self.means.workload.clone(), self.means.stage);
-        let (replica, parts) = self
+        let replica = self
             .on_core(move || {
                 let ModelState::Stage(state) = state.as_ref() else {
                     unreachable!("only members of one of several stages have tasks")
                 };
+                if let Some(mut kept) = kept {
+                    kept.load(state);
+                    return Ok(kept);
+                }
                 let shape = workload.shape(stage).expect("a stage's state is made for a run with stages");
-                let parts = parts.unwrap_or_else(|| shape.token_parts());
-                let (ctx, recipe) = (Context::single(), &workload.recipe);
-                let worker = StageWorker::new(ctx, recipe, shape.clone(), parts.clone(), state, SLOTS);
-                Ok((Box::new(worker), parts))
+                let recipe = &workload.recipe;
+                let parts = shape.token_parts();
+                Ok(Box::new(StageWorker::new(recipe.context(1), recipe, shape.clone(), parts, state, SLOTS)))
             })
             .await?;
-        self.stage.parts = Some(parts);
         Ok((root, replica))
     }
 }

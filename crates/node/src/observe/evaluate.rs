@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use learn::evaluation::evaluate;
+use learn::pipeline::StageWorker;
 use model::{Decoder, Request, Sampler, Sampling, Tokenizer};
 use tensor::Context;
 use tokio::sync::mpsc;
@@ -29,7 +30,9 @@ const PROMPT_TOKENS: usize = 400;
 /// What came of one state.
 #[derive(Debug)]
 pub(super) struct Evaluated {
-    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(super) round: u64,
+    /// The model to serve, when it has a form without stages.
+    pub(super) checkpoint: Option<Arc<Checkpoint>>,
     pub(super) heldout_loss: Option<f64>,
     /// The beginning, and what the model added.
     pub(super) sample: Option<(String, String)>,
@@ -132,21 +135,45 @@ impl Evaluation {
 impl Means {
     /// None when the state is not there any more, which happens when training is faster than this.
     fn run(&self, wanted: Wanted) -> Option<Evaluated> {
-        let recipe = &self.workload.recipe;
-        let tokenizer = self.workload.corpus.tokenizer();
-        let read =
-            read_checkpoint(self.workload.parts(), recipe.model, &self.blobs, &wanted.state, tokenizer, &self.name);
-        let checkpoint = match read {
-            Ok(checkpoint) => Arc::new(checkpoint),
-            Err(error) => {
-                tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated");
-                return None;
-            }
+        let evaluated = match self.workload.parts().is_plain() {
+            true => self.evaluate_plain(&wanted),
+            false => self.evaluate_in_stages(&wanted),
         };
-        let (ctx, corpus, windows) = (Context::single(), &self.workload.corpus, recipe.evaluation.windows);
+        evaluated
+            .map_err(|error| tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated"))
+            .ok()
+    }
+
+    fn evaluate_plain(&self, wanted: &Wanted) -> Result<Evaluated, StoreError> {
+        let (recipe, corpus) = (&self.workload.recipe, &self.workload.corpus);
+        let parts = self.workload.parts();
+        let checkpoint =
+            read_checkpoint(parts, recipe.model, &self.blobs, &wanted.state, corpus.tokenizer(), &self.name)?;
+        let (ctx, windows) = (recipe.context(1), recipe.evaluation.windows);
         let heldout_loss = wanted.measure.then(|| evaluate(&ctx, recipe, corpus, &checkpoint.params, windows));
         let sample = wanted.sample.then(|| self.write(&checkpoint)).flatten();
-        Some(Evaluated { checkpoint, heldout_loss, sample })
+        Ok(Evaluated { round: wanted.state.round, checkpoint: Some(Arc::new(checkpoint)), heldout_loss, sample })
+    }
+
+    /// Measures a model that is nothing without the learned bases between its stages; it is neither served nor sampled.
+    fn evaluate_in_stages(&self, wanted: &Wanted) -> Result<Evaluated, StoreError> {
+        let round = wanted.state.round;
+        if !wanted.measure {
+            return Ok(Evaluated { round, checkpoint: None, heldout_loss: None, sample: None });
+        }
+        let (recipe, parts) = (&self.workload.recipe, self.workload.parts());
+        let mut stages = Vec::new();
+        let mut token_parts = None;
+        for (state, stage) in read_states(parts, &self.blobs, &wanted.state)?.into_iter().zip(0..) {
+            let (ModelState::Stage(state), Some(shape)) = (state, parts.shape(stage)) else {
+                unreachable!("only a model in stages has bases")
+            };
+            let shared = token_parts.get_or_insert_with(|| shape.token_parts()).clone();
+            stages.push(StageWorker::new(recipe.context(1), recipe, shape.clone(), shared, &state, 1));
+        }
+        let loss = learn::pipeline::evaluate(&mut stages, recipe, &self.workload.corpus, recipe.evaluation.windows);
+        // What is not finite has no loss to show.
+        Ok(Evaluated { round, checkpoint: None, heldout_loss: loss.ok(), sample: None })
     }
 
     /// Lets a model continue the beginning.
@@ -169,6 +196,9 @@ impl Means {
 }
 
 /// Reads the blobs of a state, each checked against its name, as a model to serve. `blobs` has the places to look in for each stage.
+///
+/// # Errors
+/// [`StoreError::NotPlain`] for a model with learned bases; another when blobs are missing or damaged.
 pub(crate) fn read_checkpoint(
     parts: &Parts,
     config: model::Config,
@@ -177,13 +207,11 @@ pub(crate) fn read_checkpoint(
     tokenizer: &Arc<Tokenizer>,
     name: &str,
 ) -> Result<Checkpoint, StoreError> {
-    let mut params = Vec::new();
-    for ((stage, root), places) in (0..).zip(&state.roots).zip(blobs) {
-        let (path, bytes) = read_blob(places, *root)?;
-        let read = ModelState::from_bytes(&bytes, parts, stage);
-        let read = read.map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
-        params.extend(read.into_parameters(parts, stage));
+    if !parts.is_plain() {
+        return Err(StoreError::NotPlain);
     }
+    let states = (0..).zip(read_states(parts, blobs, state)?);
+    let params: Vec<f32> = states.flat_map(|(stage, state)| state.into_parameters(parts, stage)).collect();
     Ok(Checkpoint {
         round: state.round,
         state_root: wire::run_root(&state.roots),
@@ -194,6 +222,16 @@ pub(crate) fn read_checkpoint(
         format: Arc::new(TextFormat::trained()),
         decoder: None,
     })
+}
+
+/// Reads the blobs of a state, in the order of the stages.
+fn read_states(parts: &Parts, blobs: &[Vec<PathBuf>], state: &AgreedState) -> Result<Vec<ModelState>, StoreError> {
+    let read = |((stage, root), places): ((u16, &Hash), &Vec<PathBuf>)| {
+        let (path, bytes) = read_blob(places, *root)?;
+        let read = ModelState::from_bytes(&bytes, parts, stage);
+        read.map_err(|error| StoreError::corrupt(&path, error.to_string()))
+    };
+    (0..).zip(&state.roots).zip(blobs).map(read).collect()
 }
 
 /// Reads a blob from the first place that has it.

@@ -50,6 +50,9 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The model is nothing without the learned bases between its stages.
+    #[error("this model was trained through learned bases between its stages, and cannot be used without them")]
+    NotPlain,
     /// There is no space left.
     #[error("the disk is full: cannot write `{}`", path.display())]
     DiskFull {
@@ -81,6 +84,7 @@ impl StoreError {
             Self::OtherRun { .. } | Self::OtherPeer { .. } => {
                 "choose another directory with `--home DIR`, or put the files back where they were".to_owned()
             }
+            Self::NotPlain => "runs with `--codec full,…` or `--codec subspace:…` give models that answer".to_owned(),
             Self::DiskFull { .. } => "free some space and start again: nothing that was finished is lost".to_owned(),
             Self::Io { .. } => "check the directory's permissions, or choose another one with `--home DIR`".to_owned(),
         }
@@ -102,6 +106,7 @@ impl StoreError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::InUse { .. } => FailureKind::InUse,
+            Self::NotPlain => FailureKind::BadInput,
             Self::DiskFull { .. } | Self::Io { .. } => FailureKind::Storage,
             _ => FailureKind::CorruptData,
         }

@@ -2,27 +2,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use learn::Recipe;
 use learn::boundary::{Precision, Space};
 use learn::data::Corpus;
-use learn::pipeline::{MicroBatch, Neighbours, StageShape, StageState, StageWorker, Turn, step};
+use learn::pipeline::{self, MicroBatch, Neighbours, StageShape, StageState, StageWorker, Turn, step};
 use learn::sparseloco::{self, SparsePayload};
 use ledger::Ledger;
 use node::home::Home;
-use node::store::Store;
+use node::offline::Saved;
+use node::store::{Store, StoreError};
 use node::view::Phase;
-use node::{Cluster, ClusterConfig, Workload};
+use node::{Cluster, ClusterConfig, Outcome, Workload};
 use swarm::pipeline::UnitDone;
-use tensor::Context;
+use tensor::Profile;
 use wire::{Action, Block, Commitment, Hash, PeerId, UnitId};
 
 use crate::common::{config, finish, text_path, wait};
 
-fn workload(stages: usize, space: Space, precision: Precision) -> Arc<Workload> {
+fn workload(stages: usize, space: Space, precision: Precision, profile: Profile) -> Arc<Workload> {
     let mut recipe = Recipe::tiny().in_stages(stages, space, precision);
     (recipe.rounds, recipe.units_per_round) = (8, 8);
     recipe.compression.keep = 2048;
+    recipe.profile = profile;
     Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap())
 }
 
@@ -30,13 +33,8 @@ fn staged(home: &Path, peers: usize, workload: Arc<Workload>) -> ClusterConfig {
     ClusterConfig { workload, ..config(home, peers) }
 }
 
-/// What one stage of the run did with one unit, computed again from the state, the unit's name and the bytes of the neighbours.
-struct Replayed {
-    done: Vec<UnitDone>,
-}
-
-/// Passes a unit through all stages, as the run did.
-fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision) -> Replayed {
+/// Passes a unit through all stages, as the run did; returns what each stage did with it.
+fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision) -> Vec<UnitDone> {
     let hash = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or_else(Hash::default, |bytes| Hash::of(bytes));
     let last = workers.len() - 1;
     let mut inputs: Vec<Option<Vec<u8>>> = vec![None];
@@ -70,7 +68,7 @@ fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision)
         gradient = to;
     }
     done.reverse();
-    Replayed { done }
+    done
 }
 
 /// The commitments of a run, in the ledger's order, each with its round and signer.
@@ -84,18 +82,20 @@ fn commitments(blocks: &[Block]) -> Vec<(PeerId, &Commitment)> {
 }
 
 /// Computes the whole run again in one process, from nothing but its blocks: every receipt's hashes, every payload and every root.
-fn recompute(home: &Path, workload: &Workload, receipts_min: u64) {
-    let saved = node::offline::Saved::newest(&Home::open(home).unwrap()).unwrap().unwrap();
+/// Returns replicas of all stages with their last weights.
+fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> Vec<StageWorker> {
+    let saved = Saved::newest(&Home::open(home).unwrap()).unwrap().unwrap();
     let charter = &saved.run().charter().body;
     let store = Store::open(&saved.run().peer_path(1), charter.run_id(), charter.validators[0]).unwrap();
     let blocks = store.blocks().unwrap();
     let mut ledger = Ledger::new(saved.run().charter());
     blocks.iter().for_each(|block| drop(ledger.apply(block).unwrap()));
-    let (recipe, corpus, ctx) = (&workload.recipe, &workload.corpus, Context::single());
+    let (recipe, corpus) = (&workload.recipe, &workload.corpus);
+    let ctx = recipe.context(1);
     let precision = recipe.pipeline.unwrap().precision;
     let shapes = StageShape::all(recipe);
     let parts = shapes[0].token_parts();
-    let mut states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, shape)).collect();
+    let mut states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, recipe, shape)).collect();
     let mut residuals: std::collections::BTreeMap<PeerId, Vec<f32>> = Default::default();
     let mut replayed = 0;
     for round in 0..charter.rounds {
@@ -117,7 +117,7 @@ fn recompute(home: &Path, workload: &Workload, receipts_min: u64) {
             for receipt in &commitment.receipts {
                 let receipt = &receipt.body;
                 let batch = MicroBatch::derive(recipe, corpus, receipt.unit.0.0);
-                let done = replay(&mut workers, &batch, precision).done[usize::from(receipt.stage)];
+                let done = replay(&mut workers, &batch, precision)[usize::from(receipt.stage)];
                 assert_eq!(receipt.data_root, Hash(batch.data_root));
                 assert_eq!(receipt.trace_root, done.trace_root(), "what came into stage {}", receipt.stage);
                 assert_eq!(receipt.output_root, done.output_root(), "what stage {} gave", receipt.stage);
@@ -143,15 +143,20 @@ fn recompute(home: &Path, workload: &Workload, receipts_min: u64) {
         }
     }
     assert!(replayed >= receipts_min, "only {replayed} receipts");
+    let worker = |(shape, state): (&StageShape, _)| {
+        StageWorker::new(ctx.clone(), recipe, shape.clone(), parts.clone(), state, 1)
+    };
+    shapes.iter().zip(&states).map(worker).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn four_stages_over_sockets_do_what_one_process_does_bit_for_bit() {
-    for (space, precision) in
-        [(Space::Full, Precision::F32), (Space::Projector { rank: 8, rate: 0.1 }, Precision::Int4)]
+    let learned = Space::Projector { rank: 8, rate: 0.1 };
+    for (space, precision, profile) in
+        [(Space::Full, Precision::F32, Profile::F32Fma), (learned, Precision::Int4, Profile::F32Muladd)]
     {
         let directory = tempfile::tempdir().unwrap();
-        let workload = workload(4, space, precision);
+        let workload = workload(4, space, precision, profile);
         let cluster = Cluster::start(staged(directory.path(), 8, workload.clone())).await.unwrap();
         let summary = finish(&cluster).await;
         let state = cluster.state();
@@ -166,15 +171,61 @@ async fn four_stages_over_sockets_do_what_one_process_does_bit_for_bit() {
             let agreed = status.agreed.unwrap();
             assert_eq!((agreed.round, agreed.roots[usize::from(status.stage)]), (8, model.state_root));
         }
+        let served = cluster.observer().checkpoints().borrow().clone();
         cluster.shutdown().await;
-        recompute(directory.path(), &workload, 8 * 8 * 4);
+        let mut stages = recompute(directory.path(), &workload, 8 * 8 * 4);
+        let windows = workload.recipe.evaluation.windows;
+        let heldout = pipeline::evaluate(&mut stages, &workload.recipe, &workload.corpus, windows).unwrap();
+        let saved = Saved::newest(&Home::open(directory.path()).unwrap()).unwrap().unwrap();
+        match space {
+            // What is measured is the model without its boundaries, whose losses are added up in another order.
+            Space::Full => {
+                assert!((summary.heldout_loss - heldout).abs() < 1e-4, "{} and {heldout}", summary.heldout_loss);
+                assert_eq!(served.unwrap().params, saved.checkpoint().unwrap().unwrap().params);
+            }
+            _ => {
+                assert_eq!(summary.heldout_loss, heldout);
+                assert!(served.is_none(), "a model without its bases is served");
+                assert!(matches!(saved.checkpoint(), Err(StoreError::NotPlain)));
+            }
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_stages_that_was_stopped_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let workload = workload(2, Space::Subspace { rank: 8 }, Precision::Int8, Profile::F32Fma);
+    for rounds in [2, 5] {
+        let cluster = Cluster::start(staged(directory.path(), 4, workload.clone())).await.unwrap();
+        wait(&cluster, "some rounds", |status| status.totals.rounds >= rounds).await;
+        cluster.shutdown().await;
+    }
+    let cluster = Cluster::start(staged(directory.path(), 4, workload.clone())).await.unwrap();
+    assert!(cluster.is_resumed());
+    let summary = finish(&cluster).await;
+    assert_eq!((summary.rounds, summary.tokens), (8, workload.recipe.total_tokens()), "a unit was lost");
+    cluster.shutdown().await;
+    recompute(directory.path(), &workload, 8 * 8 * 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_with_its_reason_when_a_stage_lost_its_last_replica() {
+    let directory = tempfile::tempdir().unwrap();
+    let workload = workload(2, Space::Full, Precision::Int8, Profile::F32Fma);
+    let cluster = Cluster::start(staged(directory.path(), 4, workload)).await.unwrap();
+    wait(&cluster, "two rounds", |status| status.totals.rounds >= 2).await;
+    cluster.members()[3].kill();
+    cluster.members()[1].kill();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), cluster.outcome()).await.expect("nobody says so");
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_replica_costs_no_unit_and_no_root() {
     let directory = tempfile::tempdir().unwrap();
-    let workload = workload(2, Space::Full, Precision::Int8);
+    let workload = workload(2, Space::Full, Precision::Int8, Profile::F32Fma);
     let cluster = Cluster::start(staged(directory.path(), 4, workload.clone())).await.unwrap();
     wait(&cluster, "two rounds", |status| status.totals.rounds >= 2).await;
     // Peer 4 is the second replica of the last stage.
