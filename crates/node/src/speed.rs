@@ -64,16 +64,14 @@ pub struct Figures {
 /// Measures with `threads` threads; takes about six seconds.
 pub fn measure(threads: usize) -> Figures {
     let ctx = Context::new(threads);
-    let mut peak = Peak::default();
+    let peak = peak_gflops();
     let params = init(&Stage::whole(MODEL).expect("the model is sound"), [0; 32]);
     let (prefill, decode) = decoding(&ctx, &params);
-    let products = PRODUCTS.iter().map(|&(name, sizes)| (name.to_owned(), product(&ctx, sizes, || peak.burst())));
-    let products = products.collect();
     Figures {
         threads,
-        peak_gflops: peak.gflops * threads as f64,
+        peak_gflops: peak * threads as f64,
         memory_bytes_per_second: memory(&ctx),
-        products,
+        products: PRODUCTS.iter().map(|&(name, sizes)| (name.to_owned(), product_gflops(&ctx, sizes))).collect(),
         training_tokens_per_second: training(&ctx, &params),
         prefill_tokens_per_second: prefill,
         decode_tokens_per_second: decode,
@@ -81,14 +79,9 @@ pub fn measure(threads: usize) -> Figures {
 }
 
 /// GFLOP/s of `C = A·Bᵀ` with `[rows, columns, depth]`.
-pub fn product_gflops(ctx: &Context, sizes: [usize; 3]) -> f64 {
-    product(ctx, sizes, || {})
-}
-
-/// As [`product_gflops`], with `between` before each product, outside of its time.
-fn product(ctx: &Context, [m, n, k]: [usize; 3], mut between: impl FnMut()) -> f64 {
+pub fn product_gflops(ctx: &Context, [m, n, k]: [usize; 3]) -> f64 {
     let (a, b, mut c) = (vec![0.5; m * k], vec![0.25; n * k], vec![0.0; m * n]);
-    let seconds = best_after(MEASURED, &mut between, || {
+    let seconds = best(MEASURED / 2, || {
         matmul_nt(ctx, m, n, k, black_box(&a), black_box(&b), black_box(&mut c), false);
     });
     let expected = 0.125 * k as f32;
@@ -96,23 +89,12 @@ fn product(ctx: &Context, [m, n, k]: [usize; 3], mut between: impl FnMut()) -> f
     2.0 * (m * n * k) as f64 / seconds / 1e9
 }
 
-/// The most GFLOP/s of fused multiply-adds in registers that one core was seen to reach.
-///
-/// It is measured in bursts between the products, so that a core whose clock changes, or which others use too, is seen at its
-/// best by both.
-#[derive(Default)]
-struct Peak {
-    gflops: f64,
-}
-
-impl Peak {
-    fn burst(&mut self) {
-        // About 3 ms: long against the clock's resolution, short against the time between two interruptions.
-        const STEPS: usize = 500_000;
-        let (ctx, start) = (Context::single(), Instant::now());
-        let flops = multiply_add_burst(&ctx, black_box(STEPS));
-        self.gflops = self.gflops.max(flops as f64 / start.elapsed().as_secs_f64().max(1e-9) / 1e9);
-    }
+/// Fused multiply-adds in registers of one core.
+fn peak_gflops() -> f64 {
+    const STEPS: usize = 2_000_000;
+    let (ctx, mut flops) = (Context::single(), 0);
+    let seconds = best(MEASURED, || flops = multiply_add_burst(&ctx, black_box(STEPS)));
+    flops as f64 / seconds / 1e9
 }
 
 fn memory(ctx: &Context) -> f64 {
@@ -158,16 +140,10 @@ fn tokens(count: usize) -> Vec<u32> {
 }
 
 /// Seconds of the fastest of as many calls as fit into `time`, after one that warms up; at least one.
-fn best(time: Duration, work: impl FnMut()) -> f64 {
-    best_after(time, || {}, work)
-}
-
-/// As [`best`], with `between` before each call, which counts towards `time` only.
-fn best_after(time: Duration, mut between: impl FnMut(), mut work: impl FnMut()) -> f64 {
+fn best(time: Duration, mut work: impl FnMut()) -> f64 {
     work();
     let (start, mut fastest) = (Instant::now(), f64::INFINITY);
     while fastest.is_infinite() || start.elapsed() < time {
-        between();
         let call = Instant::now();
         work();
         fastest = fastest.min(call.elapsed().as_secs_f64());

@@ -10,7 +10,7 @@ mod blocked;
 mod reference;
 
 use crate::Context;
-use crate::arch::{Isa, MatMut, lanes_kernel};
+use crate::arch::{Isa, LANES, Lanes, MatMut, lanes_kernel};
 use crate::fault::slip;
 use crate::profile::in_profile;
 
@@ -144,22 +144,34 @@ pub fn matmul_strided(
     slip("matmul_strided", c);
 }
 
-/// Runs `steps` rounds of 12 independent fold steps of 16 lanes in registers and returns their FLOPs: the peak that a
-/// product can reach on one core.
+/// Runs `steps` rounds of independent fold steps in registers, as many as a product's tile keeps there, and returns their FLOPs:
+/// the peak that a product can reach on one core.
 pub fn multiply_add_burst(ctx: &Context, steps: usize) -> u64 {
-    std::hint::black_box(burst(ctx.variant(), &steps));
-    (steps * 12 * 16 * 2) as u64
+    let vectors = std::hint::black_box(burst(ctx.variant(), &steps)).1;
+    (steps * vectors * LANES * 2) as u64
 }
 
 lanes_kernel! {
-    fn burst<'a>(s; steps: &'a usize) -> f32 {
-        let mut sums: [_; 12] = std::array::from_fn(|i| s.splat(std::hint::black_box(i as f32)));
-        let (a, b) = (s.splat(std::hint::black_box(0.999)), s.splat(std::hint::black_box(0.001)));
-        for _ in 0..*steps {
-            for sum in &mut sums {
-                *sum = s.mul_add(*sum, a, b);
-            }
-        }
-        sums.into_iter().map(|sum| s.sum_lanes(sum)).sum()
+    fn burst<'a>(s; steps: &'a usize) -> (f32, usize) {
+        burst_in_registers(s, *steps)
     }
+}
+
+/// More sums than there are registers would measure the cache, and many fewer how long one step takes.
+#[inline(always)]
+fn burst_in_registers<S: Lanes>(s: S, steps: usize) -> (f32, usize) {
+    if S::TILE_COLS > LANES { burst_of::<S, 12>(s, steps) } else { burst_of::<S, 6>(s, steps) }
+}
+
+/// The sum of `VECTORS` vectors, so that none is left out, and their number.
+#[inline(always)]
+fn burst_of<S: Lanes, const VECTORS: usize>(s: S, steps: usize) -> (f32, usize) {
+    let mut sums: [_; VECTORS] = std::array::from_fn(|i| s.splat(std::hint::black_box(i as f32)));
+    let (a, b) = (s.splat(std::hint::black_box(0.999)), s.splat(std::hint::black_box(0.001)));
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = s.mul_add(*sum, a, b);
+        }
+    }
+    (sums.into_iter().map(|sum| s.sum_lanes(sum)).sum(), VECTORS)
 }
