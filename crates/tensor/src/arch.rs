@@ -1,6 +1,6 @@
 //! Instruction sets: the witness of what the processor has, and the vector operations the kernels are written in.
 //!
-//! A kernel is one generic source over [`Lanes`], 16 virtual f32 lanes. [`Isa::run`] instantiates it inside a function that
+//! A kernel is one generic source over [`Lanes`], 16 virtual f32 lanes. [`Variant::run`] instantiates it inside a function that
 //! enables the instruction set, so that everything inlines into it. All implementations of an operation are exactly rounded
 //! IEEE-754 operations on the same lanes in the same order: the bits are equal by construction. The numeric profile is a constant
 //! of the lanes, and decides one operation: the fold step.
@@ -18,7 +18,7 @@ mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::profile::Profile;
+use crate::profile::{Profile, in_profile};
 
 pub(crate) use matrix::MatMut;
 pub(crate) use micro::{Block, ROW_STRIDE, RowLayout, Strips, Tile, micro, micro_tile, packed_len};
@@ -144,10 +144,7 @@ impl Variant {
     /// Runs `task` instantiated for this instruction set and profile.
     #[inline]
     pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
-        match self.profile {
-            Profile::F32Fma => self.isa.run::<T, true>(task),
-            Profile::F32Muladd => self.isa.run::<T, false>(task),
-        }
+        in_profile!(self.profile, FUSED => self.isa.run::<T, FUSED>(task))
     }
 
     /// Rows and columns of the micro-kernel's tile.
@@ -189,7 +186,7 @@ macro_rules! lanes_kernel {
 pub(crate) use lanes_kernel;
 
 /// Elementwise operations on a fixed number of f32 lanes. Every operation rounds once, as IEEE-754 demands, but the
-/// fold step of the profile without fused operations, which is two.
+/// fold step of the profile without fused operations, which rounds twice.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// How many lanes a vector has: [`LANES`], or 1 for [`One`].
     const WIDTH: usize;
