@@ -1,9 +1,10 @@
 //! Watches a local cluster for people: the state of the network, the loss curve, samples of text, checkpoints.
 //!
 //! One task reads the peers' statuses a few times a second. Whenever peer 1 holds a new state it reads that state's blob,
-//! hands it to whoever serves it as a [`Checkpoint`] (a model with learned bases between its stages has no such form), and, when the recipe says so, measures it on held-out text and lets
-//! it write a sample, one at a time and on a core of its own. What was observed is kept in the run's directory, so that
-//! the curve goes on after a restart; training losses of rounds come from the blocks and need no keeping.
+//! hands it to whoever serves it as a [`Checkpoint`] (a model with learned bases between its stages has no such form), and,
+//! when the recipe says so, measures it on held-out text and lets it write a sample, one at a time and on a core of its own.
+//! What was observed is kept in the run's directory, so that the curve goes on after a restart; training losses of rounds
+//! come from the blocks and need no keeping.
 
 mod evaluate;
 mod picture;

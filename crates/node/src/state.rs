@@ -146,3 +146,21 @@ pub(crate) fn needed_stages(parts: &Parts, stage: u16) -> Vec<u16> {
 pub(crate) fn state_in(committed: &CommittedSet, stage: u16) -> Hash {
     committed.state_in.get(usize::from(stage)).copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use learn::boundary::{Precision, Space};
+
+    use super::*;
+
+    #[test]
+    fn a_recipe_with_one_stage_is_a_whole_model() {
+        let recipe = Recipe::tiny().in_stages(1, Space::Full, Precision::F32);
+        recipe.validate().unwrap();
+        let parts = Parts::of(&recipe);
+        assert_eq!((parts.stages_len(), parts.is_plain()), (1, true));
+        let state = ModelState::genesis(&parts, 0);
+        assert_eq!(ModelState::from_bytes(&state.to_bytes(&parts, 0), &parts, 0).unwrap(), state);
+        assert_eq!(state.into_parameters(&parts, 0).len(), recipe.layout().len());
+    }
+}

@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
         checkpoint = match saved.checkpoint() {
             // The pages are worth serving all the same.
             Err(error @ StoreError::NotPlain) => {
-                eprintln!("the run's model does not answer: {error}");
+                eprintln!("the run's model does not answer: {error}\nhint: {}", error.hint());
                 None
             }
             read => read?.map(Arc::new),

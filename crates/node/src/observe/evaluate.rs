@@ -140,7 +140,7 @@ impl Means {
             false => self.evaluate_in_stages(&wanted),
         };
         evaluated
-            .map_err(|error| tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated"))
+            .inspect_err(|error| tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated"))
             .ok()
     }
 

@@ -218,7 +218,8 @@ async fn a_run_ends_with_its_reason_when_a_stage_lost_its_last_replica() {
     cluster.members()[3].kill();
     cluster.members()[1].kill();
     let outcome = tokio::time::timeout(Duration::from_secs(20), cluster.outcome()).await.expect("nobody says so");
-    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    let named = |failure: &node::Failure| failure.message == "all peers of stage 1 were killed";
+    assert!(matches!(&outcome, Outcome::Failed(failure) if named(failure)), "{outcome:?}");
     cluster.shutdown().await;
 }
 
