@@ -249,6 +249,17 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn high_nibbles(self, a: Self::B) -> Self::B;
     /// `sum + Σ code · x` over the four bytes of each lane: codes from 0 to 15, `x` four signed bytes from -127 to 127. Exact.
     fn dot_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I;
+    /// As [`Lanes::dot_nibbles`], for a fold over at most eight words: `sum` starts at zero and has a form of its own, of which
+    /// [`Lanes::nibble_sum`] makes the integers.
+    #[inline(always)]
+    fn fold_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        self.dot_nibbles(codes, x, sum)
+    }
+    /// The integers of a fold of [`Lanes::fold_nibbles`].
+    #[inline(always)]
+    fn nibble_sum(self, sum: Self::I) -> Self::I {
+        sum
+    }
     /// Where a fold of [`Lanes::dot_offset`] starts, for activations whose sum over the whole fold is `sum`.
     fn start_offset(self, sum: i32) -> Self::I;
     /// As [`Lanes::dot_nibbles`] with codes from 0 to 255 that stand for themselves less 128; exact together with

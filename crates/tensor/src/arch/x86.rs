@@ -176,6 +176,18 @@ impl<const FUSED: bool> Lanes for Avx2<FUSED> {
         })
     }
     #[inline(always)]
+    fn fold_nibbles(self, codes: Self::B, x: Self::I, sum: Self::I) -> Self::I {
+        // Sixteen products of at most 15 · 127 still fit 16 bits: eight words need no wider sums.
+        intrinsic!({
+            let pairs = (_mm256_maddubs_epi16(codes.0, x.0), _mm256_maddubs_epi16(codes.1, x.1));
+            (_mm256_add_epi16(sum.0, pairs.0), _mm256_add_epi16(sum.1, pairs.1))
+        })
+    }
+    #[inline(always)]
+    fn nibble_sum(self, sum: Self::I) -> Self::I {
+        intrinsic!(add_pairs(sum))
+    }
+    #[inline(always)]
     fn start_offset(self, _sum: i32) -> Self::I {
         self.splat_i(0)
     }

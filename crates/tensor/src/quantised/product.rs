@@ -297,8 +297,8 @@ struct Nibbles<'a> {
 impl Format for Nibbles<'_> {
     #[inline(always)]
     fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
-        let (codes, scale) = (unpack(s, &self.lines[at]), self.scales[at].load(s));
-        let dots = dot_nibbles(s, &codes, x, -8);
+        let scale = self.scales[at].load(s);
+        let dots = dot_nibbles(s, &self.lines[at], x, -8);
         for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
             *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
         }
@@ -323,9 +323,8 @@ impl<N> Copy for NibblesMinimum<'_, N> {}
 impl<N: Sixteen> Format for NibblesMinimum<'_, N> {
     #[inline(always)]
     fn add<S: Lanes, const ROWS: usize>(self, s: S, at: usize, x: [&RowBlock; ROWS], sums: &mut [S::F; ROWS]) {
-        let codes = unpack(s, &self.lines[at]);
         let (scale, minimum) = (self.scales[at].load(s), self.minima[at].load(s));
-        let dots = dot_nibbles(s, &codes, x, 0);
+        let dots = dot_nibbles(s, &self.lines[at], x, 0);
         for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
             *sum = s.mul_add(s.float_i(dot), s.mul(scale, s.splat(x.scale)), *sum);
             *sum = s.mul_add(minimum, s.splat(x.weighted), *sum);
@@ -345,36 +344,28 @@ fn load_lines<S: Lanes, const LINES: usize>(s: S, lines: &[Line; LINES]) -> [S::
     bytes
 }
 
-/// Four lines as eight vectors of codes: the lower halves, then the upper.
-#[inline(always)]
-fn unpack<S: Lanes>(s: S, lines: &[Line; WORDS / 2]) -> [S::B; WORDS] {
-    let bytes = load_lines(s, lines);
-    let mut codes = [bytes[0]; WORDS];
-    for (i, bytes) in bytes.into_iter().enumerate() {
-        codes[i] = s.low_nibbles(bytes);
-        codes[i + WORDS / 2] = s.high_nibbles(bytes);
-    }
-    codes
-}
-
-/// The integer part of a block of 4-bit codes, each plus `offset`.
+/// The integer part of a block of 4-bit codes, each plus `offset`. A line has the codes of word `i` in its lower halves, and those of
+/// word `i + 4` in its upper ones.
 #[inline(always)]
 fn dot_nibbles<S: Lanes, const ROWS: usize>(
     s: S,
-    codes: &[S::B; WORDS],
+    lines: &[Line; WORDS / 2],
     x: [&RowBlock; ROWS],
     offset: i32,
 ) -> [S::I; ROWS] {
     let mut dots = [s.splat_i(0); ROWS];
-    if offset != 0 {
+    // Line by line, so that the rows' folds overlap and the codes stay in registers.
+    for (i, bytes) in load_lines(s, lines).into_iter().enumerate() {
+        let (low, high) = (s.low_nibbles(bytes), s.high_nibbles(bytes));
         for (dot, x) in dots.iter_mut().zip(x) {
-            *dot = s.splat_i(offset * (x.sums[0] + x.sums[1]));
+            *dot = s.fold_nibbles(low, s.splat_i(x.words[i]), *dot);
+            *dot = s.fold_nibbles(high, s.splat_i(x.words[i + WORDS / 2]), *dot);
         }
     }
-    // Word by word, so that the rows' folds overlap.
-    for (word, codes) in codes.iter().enumerate() {
-        for (dot, x) in dots.iter_mut().zip(x) {
-            *dot = s.dot_nibbles(*codes, s.splat_i(x.words[word]), *dot);
+    for (dot, x) in dots.iter_mut().zip(x) {
+        *dot = s.nibble_sum(*dot);
+        if offset != 0 {
+            *dot = s.add_i(*dot, s.splat_i(offset * (x.sums[0] + x.sums[1])));
         }
     }
     dots
