@@ -21,6 +21,8 @@
 //! | one micro-batch in one stage, forward and backward | `worker.rs` |
 //! | a round's payloads become the next state | `step.rs` |
 //! | all stages and replicas in one process | `local.rs` |
+//! | decoding in one stage | `inference.rs` |
+//! | the memory of a replica | `budget.rs` |
 //!
 //! A micro-batch's forward and backward in a stage are pure functions of the stage's state and of the bytes that came: any replica gives
 //! the same bytes. A gradient's sum over micro-batches is a left fold in the order in which a replica took them.
@@ -30,12 +32,16 @@
 //!
 //! What it deliberately does not do: it knows no peers, links or time.
 
+mod budget;
+mod inference;
 mod local;
 mod shape;
 mod state;
 mod step;
 mod worker;
 
+pub use budget::StageBudget;
+pub use inference::{InferenceError, InferenceFeed, StageInference, read_logits, reads_tokens};
 pub use local::{LocalPipeline, Setting, evaluate};
 pub use shape::{StageShape, TokenParts};
 pub use state::{StageState, StageStateError};

@@ -10,6 +10,7 @@ pub mod charter;
 pub mod encoding;
 pub mod hash;
 pub mod identity;
+pub mod inference;
 pub mod merkle;
 pub mod message;
 pub mod receipt;
@@ -20,6 +21,7 @@ pub use charter::{Charter, NumericProfile, RunId, STAGES_MAX, StageTerms, run_ro
 pub use encoding::{DecodeError, Wire, decode, encode};
 pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
+pub use inference::{InferenceAnswer, InferenceCall, InferenceRefusal, SequenceFeed};
 pub use message::{Message, PROTOCOL_VERSION};
 pub use receipt::{Receipt, UnitId};
 pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply};

@@ -10,7 +10,7 @@ use model::{Kind, Layout, Stage, TensorInfo};
 use tensor::Context;
 
 use super::state::StageState;
-use crate::boundary::{Space, initial_basis};
+use crate::boundary::{Projection, Space, initial_basis};
 use crate::recipe::Recipe;
 
 const SUBSPACE: &str = "subspace";
@@ -165,6 +165,11 @@ impl StageShape {
     /// The frozen basis of the run, `[width, rank]`, when there is one.
     pub(super) fn frozen_basis(&self) -> Option<&[f32]> {
         self.frozen.as_ref().map(|basis| &basis[..])
+    }
+
+    /// What a basis of this run does with a token's numbers.
+    pub(super) fn projection<'a>(&self, parts: &'a TokenParts, basis: &'a [f32]) -> Projection<'a> {
+        Projection { width: self.stage.config().width, rank: self.columns(), basis, table: parts }
     }
 
     /// The token parts of the run. Empty when all numbers travel.

@@ -260,7 +260,7 @@ impl StageWorker {
             None => Cow::Borrowed(&coordinates[..]),
         };
         if let (Space::Projector { .. }, Some(after)) = (self.shape.space(), &mut self.after) {
-            let projection = projection_of(&self.shape, &self.parts, &after.values);
+            let projection = self.shape.projection(&self.parts, &after.values);
             let made = &self.slots[slot].made;
             projection.add_sender_half(&self.ctx, made, &batch.tokens, &coordinates, &mut after.gradient);
         }
@@ -310,7 +310,7 @@ impl StageWorker {
     }
 
     fn projection<'a>(&'a self, basis: &'a Option<Basis>) -> Option<Projection<'a>> {
-        basis.as_ref().map(|basis| projection_of(&self.shape, &self.parts, &basis.values))
+        basis.as_ref().map(|basis| self.shape.projection(&self.parts, &basis.values))
     }
 
     /// The sums so far, when what follows is not to be added to them.
@@ -387,7 +387,7 @@ impl StageWorker {
         let mut coordinates = match &mut self.before {
             None => gradient,
             Some(before) => {
-                let projection = projection_of(&self.shape, &self.parts, &before.values);
+                let projection = self.shape.projection(&self.parts, &before.values);
                 if let Space::Projector { .. } = self.shape.space() {
                     let received = &self.slots[slot].received;
                     projection.add_receiver_half(&self.ctx, &gradient, received, &mut before.gradient);
@@ -400,10 +400,6 @@ impl StageWorker {
         coordinates.iter_mut().for_each(|value| *value = value.clamp(-limit, limit));
         encode(precision, &coordinates, self.shape.columns(), batch.rounding(boundary), GRADIENT_MAX).map(Some)
     }
-}
-
-fn projection_of<'a>(shape: &StageShape, parts: &'a TokenParts, basis: &'a [f32]) -> Projection<'a> {
-    Projection { width: shape.stage().config().width, rank: shape.columns(), basis, table: parts }
 }
 
 fn stage_input<'a>(shape: &StageShape, batch: &'a MicroBatch, hidden: &'a [f32]) -> StageInput<'a> {

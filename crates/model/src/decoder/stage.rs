@@ -7,7 +7,7 @@ use tensor::Context;
 
 use super::cache::PoolFull;
 use super::weights::Weights;
-use super::{Cache, DecodeError, Feed, ROWS_MAX, Scratch, Weight, check, for_little_work};
+use super::{Cache, CachePool, DecodeError, Feed, ROWS_MAX, Scratch, Weight, check, for_little_work};
 use crate::config::{Config, ConfigError};
 use crate::stage::Stage;
 
@@ -58,6 +58,11 @@ impl StageDecoder {
     /// An empty sequence for this stage.
     pub fn cache(&self) -> Cache {
         Cache::new(&self.config)
+    }
+
+    /// Memory for sequences of this stage, with pages for at least `tokens` tokens.
+    pub fn pool(&self, tokens: usize) -> CachePool {
+        CachePool::new(&self.config, tokens)
     }
 
     /// Appends tokens to several sequences. Returns the hidden states `[all tokens, width]` after this stage, or in the last stage the
