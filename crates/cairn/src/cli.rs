@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Piece(PieceArgs),
     /// Check a piece offline: signatures, receipts, Merkle proof and ledger root
     Verify(VerifyArgs),
+    /// Compute recorded units of work again, and compare with their receipts, bit for bit
+    Replay(ReplayArgs),
     /// Look at this machine: cores, memory, instruction set, speed, port, disk
     Doctor(DoctorArgs),
     /// Prove that this machine computes exactly as every other: all kernels and a training run against recorded hashes
@@ -109,6 +111,10 @@ pub(crate) struct UpArgs {
     /// `int4` [default: full,int8]
     #[arg(long, value_name = "CODEC", requires = "stages")]
     pub(crate) codec: Option<String>,
+    /// Bytes of memory that a peer may take, e.g. `600M`: a stage that needs more is refused, and a peer in a process of its own
+    /// ends when it takes more
+    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
+    pub(crate) memory: Option<u64>,
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,
@@ -122,6 +128,22 @@ pub(crate) struct UpArgs {
     /// Exit when the run is complete instead of serving on
     #[arg(long)]
     pub(crate) exit_when_done: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplayArgs {
+    /// The round; the newest one whose state is held unless told otherwise
+    #[arg(long)]
+    pub(crate) round: Option<u64>,
+    /// Only this unit of the round
+    #[arg(long)]
+    pub(crate) unit: Option<u32>,
+    /// The text that the run was trained on, when it is not the bundled one
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// One line of JSON for each receipt
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

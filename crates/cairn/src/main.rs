@@ -42,6 +42,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Serve(args) => block_on(commands::serve::run(&args, &home)),
         Command::Piece(args) => commands::piece::run(&args, &home),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Replay(args) => commands::replay::run(&args, &home),
         Command::Conformance(args) => commands::conformance::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args, &home),
         Command::Bench(args) => commands::bench::run(&args),

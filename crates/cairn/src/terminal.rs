@@ -201,6 +201,8 @@ mod tests {
             bytes_sent: 0,
             bytes_received: 0,
             tokens_per_second: 0.0,
+            stage: None,
+            memory_peak_bytes: None,
             faults: 0,
         };
         let text = peers_text(&[peer("1", PeerActivity::Training), peer("2", PeerActivity::Offline)]);

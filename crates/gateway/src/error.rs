@@ -181,6 +181,14 @@ impl ApiError {
             .retry_after(2)
     }
 
+    /// The peers that hold the model's stages do not answer.
+    pub(crate) fn stages() -> Self {
+        let message = "the peers that hold the parts of this model do not answer";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Unavailable, "stages_unreachable", message)
+            .hint("a part may be without peers for now; try again in a few seconds")
+            .retry_after(5)
+    }
+
     /// No piece, or none yet.
     pub(crate) fn no_piece(reason: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, Kind::Unavailable, "no_piece", reason)

@@ -98,16 +98,20 @@ fn imported_model(manifest: &Manifest) -> Value {
 }
 
 fn model(checkpoint: &Checkpoint, app: &App) -> Value {
-    json!({
+    let mut model = json!({
         "id": checkpoint.name,
         "object": "model",
         "created": app.started_seconds,
         "owned_by": "cairn",
         "round": checkpoint.round,
         "state_root": checkpoint.state_root,
-        "parameters": checkpoint.params.len(),
+        "parameters": checkpoint.config.parameters(),
         "context": checkpoint.config.context,
-    })
+    });
+    if let Some(stages) = checkpoint.stages() {
+        model["stages"] = stages.into();
+    }
+    model
 }
 
 /// A model that answers.

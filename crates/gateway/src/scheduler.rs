@@ -8,6 +8,7 @@
 //! All text of a request is bounded by the model's context, so its channel is made large enough for all of it: a slow
 //! reader never holds up the thread. Requests hold a place from submission until their answer is read or dropped.
 
+mod engine;
 mod logprob;
 mod prompt;
 mod request;

@@ -43,6 +43,7 @@ fn network(workload: &Arc<Workload>, rounds: u64) -> f64 {
         cores: Cores::all(),
         processes: None,
         link: None,
+        memory: None,
         fresh: false,
         baseline: None,
     };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use node::ShapedNetwork;
 use node::blobs::Blobs;
 use node::links::proxy::{HEADER_BYTES, THREAD_NAME};
-use node::transport::{Transport, TransportConfig, TransportEvent};
+use node::transport::{Services, Transport, TransportConfig, TransportEvent};
 use wire::{Hash, Identity, Message, PROTOCOL_VERSION, PeerId, RunId};
 
 const DATAGRAM_BYTES: usize = 1_400;
@@ -159,7 +159,8 @@ async fn end(byte: u8) -> End {
     let (directory, who) = (tempfile::tempdir().unwrap(), Identity::from_secret([byte; 32]));
     let blobs = Blobs::open(&directory.path().join("blobs")).await.unwrap();
     let config = TransportConfig { fixed_paths: true, ..TransportConfig::default() };
-    let transport = Transport::bind(&config, &who, Some(blobs.index())).await.unwrap();
+    let transport =
+        Transport::bind(&config, &who, Services { blobs: Some(blobs.index()), ..Services::default() }).await.unwrap();
     End { id: who.id(), transport, blobs, _directory: directory }
 }
 

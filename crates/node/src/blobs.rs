@@ -296,7 +296,7 @@ async fn open_index(path: &Path) -> Result<FsStore, String> {
 /// Gets a blob from one provider into memory.
 async fn fetch_from(dialer: &Dialer, provider: PeerId, hash: Hash, bytes_max: u64) -> Result<Vec<u8>, ProviderError> {
     let stall = Duration::from_millis(STALL_MS_MAX);
-    let connection = tokio::time::timeout(stall, dialer.blob_connection(provider))
+    let connection = tokio::time::timeout(stall, dialer.connection(provider, iroh_blobs::ALPN))
         .await
         .map_err(|_| ProviderError::Stalled)?
         .map_err(|error| ProviderError::Unreachable { detail: error.to_string() })?;

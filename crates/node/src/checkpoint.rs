@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use model::{ChatTemplate, ConfigError, Decoder, Pretrained};
+use model::{ChatTemplate, Decoder, Pretrained};
 use wire::Hash;
+
+use crate::inference::StagedModel;
 
 /// A model with all that is needed to run it: that at the end of a committed round, or one that others trained. Cheap to clone.
 #[derive(Clone)]
@@ -17,14 +19,23 @@ pub struct Checkpoint {
     pub name: String,
     /// The model's shape.
     pub config: model::Config,
-    /// All parameters, in the order of the layout that `config` gives; empty where there is a decoder already.
-    pub params: Arc<Vec<f32>>,
+    /// What it is decoded from.
+    pub weights: Weights,
     /// Text to tokens and back.
     pub tokenizer: Arc<model::Tokenizer>,
     /// How its texts begin and end.
     pub format: Arc<TextFormat>,
+}
+
+/// What a model is decoded from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Weights {
+    /// All parameters, in the order of the layout that the config gives.
+    Values(Arc<Vec<f32>>),
     /// Ready to decode, where the parameters are kept in this form only.
-    pub decoder: Option<Arc<Decoder>>,
+    Decoder(Arc<Decoder>),
+    /// The peers that hold its stages.
+    Stages(StagedModel),
 }
 
 /// How a model's texts begin and end, and how conversations are written for it.
@@ -57,21 +68,25 @@ impl Checkpoint {
             state_root: hash,
             name,
             config,
-            decoder: Some(Arc::new(decoder)),
-            params: Arc::default(),
+            weights: Weights::Decoder(Arc::new(decoder)),
             tokenizer: Arc::new(tokenizer),
             format: Arc::new(TextFormat { begin, opening, ends, template }),
         }
     }
 
-    /// A decoder of this model for a thread of its own.
-    ///
-    /// # Errors
-    /// The parameters are not as many as the config says.
-    pub fn decoder(&self) -> Result<Decoder, ConfigError> {
-        match &self.decoder {
-            Some(decoder) => Ok(decoder.share()),
-            None => Decoder::new(self.config, &self.params),
+    /// All parameters, where they are here as numbers.
+    pub fn parameters(&self) -> Option<&Arc<Vec<f32>>> {
+        match &self.weights {
+            Weights::Values(values) => Some(values),
+            Weights::Decoder(_) | Weights::Stages(_) => None,
+        }
+    }
+
+    /// The number of stages, on as many machines at least, through which it is decoded; none for a model that is here as a whole.
+    pub fn stages(&self) -> Option<usize> {
+        match &self.weights {
+            Weights::Stages(model) => Some(model.stages()),
+            Weights::Values(_) | Weights::Decoder(_) => None,
         }
     }
 }

@@ -17,6 +17,7 @@ use learn::data::Corpus;
 use ledger::Piece;
 use serde::{Deserialize, Serialize};
 use swarm::CheckedBlocks;
+use swarm::pipeline::PipelineConfig;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::sync::watch;
 use wire::{Charter, PeerId, Signed};
@@ -25,6 +26,7 @@ pub use handle::{ChildHandle, ChildProgram};
 
 use crate::identity::load_or_create;
 use crate::member::{Failure, FailureKind};
+use crate::memory;
 use crate::peer::{self, NodeConfig, NodeHandle};
 use crate::status::{PeerStatus, RoundReport};
 use crate::transport::TransportConfig;
@@ -58,6 +60,10 @@ pub struct ChildConfig {
     pub bind: SocketAddr,
     /// Whether to use the addresses that the parent tells and no path besides.
     pub fixed_paths: bool,
+    /// Most bytes of inputs, outputs and gradients that its pipeline holds.
+    pub held_bytes_max: u64,
+    /// Bytes of memory that the process may take: it ends when it took more.
+    pub memory: Option<u64>,
     /// The ids of the run's known peers.
     pub peers: Vec<PeerId>,
 }
@@ -129,13 +135,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
         let line = self.orders.next_line().await.ok().flatten().unwrap_or_default();
         let config: ChildConfig =
             serde_json::from_str(&line).map_err(|error| bad_input(format!("bad configuration: {error}")))?;
+        let memory = config.memory;
         let node = start(config).await?;
-        let outcome = self.serve(&node).await;
+        let outcome = self.serve(&node, memory).await;
         node.shutdown().await;
         outcome
     }
 
-    async fn serve(&mut self, node: &NodeHandle) -> Result<(), Failure> {
+    async fn serve(&mut self, node: &NodeHandle, memory: Option<u64>) -> Result<(), Failure> {
         let (mut status, mut ended) = (node.status(), node.ended());
         let mut due = tokio::time::interval(Duration::from_millis(STATUS_MS_MIN));
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -151,7 +158,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
                     let failure = ending.ok().and_then(|ending| ending.as_ref().and_then(|ended| ended.failure.clone()));
                     return failure.map_or(Ok(()), Err);
                 }
-                _ = due.tick() => self.report_status(&mut status).await?,
+                _ = due.tick() => {
+                    check_memory(memory)?;
+                    self.report_status(&mut status).await?;
+                }
             }
         }
     }
@@ -197,6 +207,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
     }
 }
 
+/// Ends a process that took more memory than it may: a machine on which others work is to be relied on.
+fn check_memory(limit: Option<u64>) -> Result<(), Failure> {
+    let taken = limit.and_then(|_| memory::peak_bytes());
+    match (taken, limit) {
+        (Some(taken), Some(limit)) if taken > limit => Err(Failure {
+            kind: FailureKind::BadInput,
+            message: format!("a peer took {} MB of memory, and may take {} MB", taken / 1_000_000, limit / 1_000_000),
+            hint: "allow a peer more memory, or take more stages".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn bad_input(message: String) -> Failure {
     let hint = "this command is started by `cairn up --processes`, not by hand".to_owned();
     Failure { kind: FailureKind::BadInput, message, hint }
@@ -220,7 +243,8 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         directory: config.directory,
         identity,
         charter,
-        pipeline: workload.pipeline(),
+        pipeline: PipelineConfig { held_bytes_max: config.held_bytes_max, ..workload.pipeline() },
+        alone: true,
         workload: Arc::new(workload),
         stage: config.stage,
         cores: Cores::new(config.cores),

@@ -15,14 +15,17 @@ use std::sync::Arc;
 use learn::data::Role;
 use ledger::Piece;
 use swarm::CheckedBlocks;
+use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
 use wire::{Identity, PeerId, RunId};
 
 use crate::Checkpoint;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
 use crate::home::{Home, RunHome};
+use crate::inference::{InferenceClient, Replica};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
+use crate::memory::MemberMemory;
 use crate::observe::{Observer, Outcome, Watched};
 use crate::peer::{self, NodeConfig, NodeError};
 use crate::store::StoreError;
@@ -57,6 +60,8 @@ pub struct ClusterConfig {
     /// The access link of every peer; none leaves them on loopback as it is. On a link slower than
     /// [`crate::blobs::FETCH_BYTES_PER_SECOND_MIN`], blobs are given up and a run does not get on.
     pub link: Option<LinkSpec>,
+    /// Bytes of memory that a peer of a stage may take; one in a process of its own ends when it takes more.
+    pub memory: Option<u64>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,
     /// The recorded baseline of the recipe, for people to compare with.
@@ -83,6 +88,8 @@ impl Cluster {
     /// [`Failure`] when the directory, a peer's files, or the network cannot be used.
     pub async fn start(config: ClusterConfig) -> Result<Self, Failure> {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
+        // Before anything is founded that could not run.
+        (1..=config.peers).try_for_each(|number| pipeline(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
         let identities = identities.map_err(failure)?;
@@ -94,6 +101,7 @@ impl Cluster {
             Some(link) => Some(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?),
             None => None,
         };
+        let inference = inference(&run, &config, &addresses, network.as_ref()).await?;
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -101,6 +109,8 @@ impl Cluster {
             cores: config.cores.clone(),
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
+            link: config.link.map(|link| link.to_string()),
+            inference,
             statuses: members.iter().map(Member::status).collect(),
             ended: members.iter().map(Member::ended).collect(),
         };
@@ -241,6 +251,34 @@ fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) 
     Ok(network)
 }
 
+/// How this process uses a model in stages: as a consumer of its peers.
+async fn inference(
+    run: &RunHome,
+    config: &ClusterConfig,
+    addresses: &[(PeerId, SocketAddr)],
+    network: Option<&ShapedNetwork>,
+) -> Result<Option<Arc<InferenceClient>>, Failure> {
+    let stages = config.workload.stages_len();
+    if stages == 1 {
+        return Ok(None);
+    }
+    let replica = |(number, (peer, address)): (usize, &(PeerId, SocketAddr))| Replica {
+        peer: *peer,
+        address: *address,
+        stage: stage_of(number, stages),
+    };
+    let replicas: Vec<Replica> = (1..).zip(addresses).map(replica).collect();
+    let transport = TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() };
+    let id = run.charter().body.run_id();
+    let started = InferenceClient::start(&transport, id, config.workload.clone(), &replicas).await;
+    let (client, own, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
+    if let Some(network) = network {
+        // The links of the peers count, not its own.
+        network.add(own, address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
+    }
+    Ok(Some(client))
+}
+
 fn network_failure(error: &std::io::Error) -> Failure {
     Failure {
         kind: FailureKind::Network,
@@ -289,13 +327,29 @@ async fn start_task(
         charter: run.charter().clone(),
         workload: config.workload.clone(),
         stage: stage_of(number, config.workload.stages_len()),
-        pipeline: config.workload.pipeline(),
+        pipeline: pipeline(config, number)?,
+        alone: false,
         cores: config.cores.clone(),
         transport: TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() },
         peers: ids.to_vec(),
         checked: checked.clone(),
     };
     peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))
+}
+
+/// The settings of a peer's pipeline, within the memory that it may take.
+fn pipeline(config: &ClusterConfig, number: usize) -> Result<PipelineConfig, Failure> {
+    let workload = &config.workload;
+    let stage = stage_of(number, workload.stages_len());
+    let replicas = (1..=config.peers).filter(|other| stage_of(*other, workload.stages_len()) == stage).count();
+    let bad_input =
+        |message: String, hint: &str| Failure { kind: FailureKind::BadInput, message, hint: hint.to_owned() };
+    let memory = MemberMemory::of(workload, stage, replicas);
+    let memory = memory.map_err(|error| bad_input(error.to_string(), "choose another recipe"))?;
+    let Some(memory) = memory else { return Ok(workload.pipeline()) };
+    memory
+        .pipeline(workload, stage, config.memory)
+        .map_err(|error| bad_input(error.to_string(), "take more stages, or allow a peer more memory"))
 }
 
 async fn start_process(
@@ -316,6 +370,8 @@ async fn start_process(
         cores: (config.cores.count() / ids.len()).max(1),
         bind: TransportConfig::default().bind,
         fixed_paths: config.link.is_some(),
+        held_bytes_max: pipeline(config, number)?.held_bytes_max,
+        memory: config.memory,
         peers: ids.to_vec(),
     };
     ChildHandle::start(program, &child).await.map(Member::Process)

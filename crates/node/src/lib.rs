@@ -10,7 +10,10 @@
 //! | one peer: the protocol with all of the above around it | [`peer`], [`status`] |
 //! | a peer in a process of its own | [`child`] |
 //! | the peers of one machine, and their data directory | [`cluster`], [`member`], [`home`], [`offline`] |
+//! | recorded units, computed again | [`replay`] |
 //! | models that others trained | [`models`] |
+//! | a model in stages, to be used | [`inference`] |
+//! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
 //! | the machine itself | [`probe`] |
 
@@ -23,13 +26,16 @@ pub mod cluster;
 pub mod compute;
 pub mod home;
 pub mod identity;
+pub mod inference;
 pub mod links;
 pub mod member;
+pub mod memory;
 pub mod models;
 pub mod observe;
 pub mod offline;
 pub mod peer;
 pub mod probe;
+pub mod replay;
 pub mod speed;
 mod state;
 pub mod status;
@@ -39,7 +45,7 @@ pub mod transport;
 pub mod view;
 pub mod workload;
 
-pub use checkpoint::{Checkpoint, TextFormat};
+pub use checkpoint::{Checkpoint, TextFormat, Weights};
 pub use cluster::{Cluster, ClusterConfig};
 pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};

@@ -21,12 +21,13 @@ use wire::{Hash, PeerId, RunId};
 
 use crate::Checkpoint;
 use crate::home::RunHome;
+use crate::inference::InferenceClient;
 use crate::member::{Ended, Failure, FailureKind};
 use crate::status::{AgreedState, PeerStatus};
 use crate::view::{Baseline, NetEvent, NetState, Phase, Sample};
 use crate::workload::{Cores, Workload, stage_of};
-pub(crate) use evaluate::read_checkpoint;
 use evaluate::{Evaluated, Evaluation};
+pub(crate) use evaluate::{read_checkpoint, read_states};
 use picture::Picture;
 
 /// Changes that a listener may fall behind before it misses some.
@@ -98,6 +99,10 @@ pub(crate) struct Watched {
     pub(crate) cores: Cores,
     pub(crate) baseline: Option<Baseline>,
     pub(crate) data_label: String,
+    /// The link that every peer sits behind, for people.
+    pub(crate) link: Option<String>,
+    /// How the model is used, when it is in stages.
+    pub(crate) inference: Option<Arc<InferenceClient>>,
     pub(crate) statuses: Vec<watch::Receiver<PeerStatus>>,
     pub(crate) ended: Vec<watch::Receiver<Option<Ended>>>,
 }

@@ -90,12 +90,19 @@ impl Saved {
     /// # Errors
     /// [`StoreError`] when the blocks are damaged, or the directory is in use.
     pub fn piece(&self, peer: wire::PeerId) -> Result<Option<Piece>, StoreError> {
-        let (ledger, blocks) = self.ledger(&self.store()?)?;
+        let (ledger, blocks) = self.records()?;
         let receipts = ledger.paid_receipts(&peer, &blocks);
         Ok(ledger.piece(&peer, receipts))
     }
 
     /// Peer 1's ledger, and the blocks that it follows from.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the blocks are damaged, or the directory is in use.
+    pub fn records(&self) -> Result<(Ledger, Vec<Block>), StoreError> {
+        self.ledger(&self.store()?)
+    }
+
     fn ledger(&self, store: &Store) -> Result<(Ledger, Vec<Block>), StoreError> {
         let blocks = store.blocks()?;
         let mut ledger = Ledger::new(self.run.charter());

@@ -22,11 +22,13 @@ use wire::{Charter, Identity, PeerId, Verified};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::compute::{Done, Executor, Means};
+use crate::inference::InferenceServer;
 use crate::member::{Ended, Failure, FailureKind};
+use crate::memory;
 use crate::status::{AgreedState, ModelStatus, PeerStatus, activity_view};
 use crate::store::{Store, StoreError};
 use crate::time::{TimeBook, now, until};
-use crate::transport::{Traffic, Transport, TransportConfig, TransportError, TransportEvent};
+use crate::transport::{Services, Traffic, Transport, TransportConfig, TransportError, TransportEvent};
 use crate::view::FaultView;
 use crate::workload::{Cores, Workload};
 use fetching::{FetchNews, Fetching};
@@ -58,6 +60,8 @@ pub struct NodeConfig {
     pub stage: u16,
     /// The settings of the pipeline, with several stages.
     pub pipeline: PipelineConfig,
+    /// Whether it is the only peer of its process, so that the process' memory is its own.
+    pub alone: bool,
     /// The cores that it may use, shared with other peers of the process.
     pub cores: Cores,
     /// Where to listen.
@@ -214,6 +218,7 @@ struct Shell {
     started: bool,
     timing: bool,
     stage: u16,
+    alone: bool,
     status: watch::Sender<PeerStatus>,
 }
 
@@ -223,10 +228,13 @@ impl Shell {
         let id = config.identity.id();
         let store = Arc::new(Store::open(&config.directory, run, id)?);
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
-        let transport = Transport::bind(&config.transport, &config.identity, Some(blobs.index())).await?;
+        let inference =
+            InferenceServer::new(run, config.stage, config.workload.clone(), blobs.clone(), config.cores.count());
+        let services = Services { blobs: Some(blobs.index()), inference };
+        let transport = Transport::bind(&config.transport, &config.identity, services).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
-        let stage = config.stage;
+        let (stage, alone) = (config.stage, config.alone);
         let shape = config.workload.shape(stage);
         let neighbour_payloads = shape.is_some_and(learn::pipeline::StageShape::needs_neighbours);
         let means = Means {
@@ -274,6 +282,7 @@ impl Shell {
             started: false,
             timing: false,
             stage,
+            alone,
             status: watch::Sender::new(blank),
         };
         shell.publish();
@@ -466,6 +475,7 @@ impl Shell {
             totals: *ledger.totals(),
             accounts: ledger.accounts().to_vec(),
             traffic,
+            memory_peak_bytes: self.alone.then(memory::peak_bytes).flatten(),
             spent: self.time.read(),
             trained_tokens: self.trained_tokens,
             trained_seconds: self.trained_seconds,
@@ -495,6 +505,7 @@ fn blank_status(peer: &swarm::Peer, transport: &Transport) -> PeerStatus {
         totals: *ledger.totals(),
         accounts: Vec::new(),
         traffic: Traffic::default(),
+        memory_peak_bytes: None,
         spent: Default::default(),
         trained_tokens: 0,
         trained_seconds: 0.0,

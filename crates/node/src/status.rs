@@ -76,6 +76,8 @@ pub struct PeerStatus {
     pub accounts: Vec<Account>,
     /// Bytes over all its connections, headers included.
     pub traffic: Traffic,
+    /// The most memory that it took, when it has a process of its own and the system says so.
+    pub memory_peak_bytes: Option<u64>,
     /// Where its time went since the first round opened in this process.
     pub spent: Spent,
     /// Tokens it trained on in this process.

@@ -37,8 +37,10 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAd
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::provider::events::EventSender;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use wire::{Identity, Message, PeerId};
 
+use crate::inference::{self, InferenceServer};
 use fixed::FixedPaths;
 use link::{Link, LinkEvent};
 use traffic::Meters;
@@ -156,6 +158,15 @@ struct Live {
     since: Instant,
 }
 
+/// What an endpoint serves beside messages.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// Blobs, to whoever asks.
+    pub blobs: Option<BlobIndex>,
+    /// A stage of a model, to consumers.
+    pub inference: Option<InferenceServer>,
+}
+
 /// The network side of one peer. One task owns it: it sends, and polls [`Transport::next`].
 #[derive(Debug)]
 pub struct Transport {
@@ -171,19 +182,22 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Binds the endpoint of `identity` and starts accepting connections; blob requests are served from `blobs`.
+    /// Binds the endpoint of `identity` and starts accepting connections.
     ///
     /// # Errors
     /// [`TransportError::Bind`] when the address cannot be listened on.
     pub async fn bind(
         config: &TransportConfig,
         identity: &Identity,
-        blobs: Option<BlobIndex>,
+        services: Services,
     ) -> Result<Self, TransportError> {
         let bind_error = |detail: String| TransportError::Bind { address: config.bind, detail };
         let mut alpns = vec![config.alpn.clone()];
-        if blobs.is_some() {
+        if services.blobs.is_some() {
             alpns.push(iroh_blobs::ALPN.to_vec());
+        }
+        if services.inference.is_some() {
+            alpns.push(inference::ALPN.to_vec());
         }
         let builder = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
@@ -210,10 +224,10 @@ impl Transport {
             alpn: Arc::from(config.alpn.as_slice()),
             book: Arc::default(),
             meters: Meters::default(),
-            blob_connections: Arc::default(),
+            connections: Arc::default(),
         };
         let (incoming_sender, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
-        let accepting = tokio::spawn(accept_all(dialer.clone(), blobs, incoming_sender.clone()));
+        let accepting = tokio::spawn(accept_all(dialer.clone(), services, incoming_sender.clone()));
         Ok(Self {
             dialer,
             live: BTreeMap::new(),
@@ -363,6 +377,9 @@ impl Drop for Transport {
     }
 }
 
+/// Connections to a peer for one protocol.
+type OpenConnections = BTreeMap<(PeerId, &'static [u8]), Connection>;
+
 /// Opens connections, and counts their bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -373,7 +390,8 @@ pub struct Dialer {
     alpn: Arc<[u8]>,
     book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     meters: Meters,
-    blob_connections: Arc<Mutex<BTreeMap<PeerId, Connection>>>,
+    /// Open connections for other things than messages, by what they are for.
+    connections: Arc<Mutex<OpenConnections>>,
 }
 
 impl Dialer {
@@ -393,18 +411,18 @@ impl Dialer {
         self.meters.read()
     }
 
-    /// A connection to a peer's blobs: the open one, or a new one.
+    /// A connection to a peer for another protocol than that of messages: the open one, or a new one.
     ///
     /// # Errors
     /// [`TransportError`] when the peer is unknown or does not answer.
-    pub async fn blob_connection(&self, peer: PeerId) -> Result<Connection, TransportError> {
-        let known = self.blob_connections.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned();
+    pub async fn connection(&self, peer: PeerId, alpn: &'static [u8]) -> Result<Connection, TransportError> {
+        let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&(peer, alpn)).cloned();
         if let Some(connection) = known.filter(|connection| connection.close_reason().is_none()) {
             return Ok(connection);
         }
-        let connection = self.dial(peer, iroh_blobs::ALPN).await?;
-        let mut connections = self.blob_connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.insert(peer, connection.clone());
+        let connection = self.dial(peer, alpn).await?;
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.insert((peer, alpn), connection.clone());
         Ok(connection)
     }
 
@@ -441,12 +459,15 @@ fn is_version_refusal(error: &ConnectionError) -> bool {
     }
 }
 
-/// Accepts connections until the endpoint closes: messages go to the transport, blob requests to their own tasks.
-async fn accept_all(dialer: Dialer, blobs: Option<BlobIndex>, events: mpsc::Sender<LinkEvent>) {
+/// Accepts connections until the endpoint closes: messages go to the transport, what is served otherwise to tasks of its own.
+async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<LinkEvent>) {
+    // Whoever ends this task ends the connections that it serves.
+    let mut serving = JoinSet::new();
     while let Some(incoming) = dialer.endpoint.accept().await {
+        while serving.try_join_next().is_some() {}
         let Ok(accepting) = incoming.accept() else { continue };
-        let (dialer, blobs, events) = (dialer.clone(), blobs.clone(), events.clone());
-        tokio::spawn(async move {
+        let (dialer, services, events) = (dialer.clone(), services.clone(), events.clone());
+        serving.spawn(async move {
             let connection = match accepting.await {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -457,11 +478,16 @@ async fn accept_all(dialer: Dialer, blobs: Option<BlobIndex>, events: mpsc::Send
             let peer = PeerId(*connection.remote_id().as_bytes());
             dialer.meters.watch(peer, &connection);
             if connection.alpn() == iroh_blobs::ALPN {
-                match blobs {
+                match services.blobs {
                     Some(blobs) => {
                         iroh_blobs::provider::handle_connection(connection, blobs, EventSender::DEFAULT).await;
                     }
                     None => connection.close(VarInt::from_u32(0), b"no blobs"),
+                }
+            } else if connection.alpn() == inference::ALPN {
+                match services.inference {
+                    Some(inference) => inference.serve(connection).await,
+                    None => connection.close(VarInt::from_u32(0), b"no inference"),
                 }
             } else {
                 // The receiver is gone only when the transport is.

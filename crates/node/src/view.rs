@@ -84,6 +84,22 @@ pub struct RunView {
     pub time: TimeSplit,
     /// The newest state root.
     pub state_root: Option<Hash>,
+    /// How the model is cut, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineView>,
+}
+
+/// A model in stages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineView {
+    /// The layers of each stage: the first, and how many.
+    pub layers: Vec<(u64, u64)>,
+    /// Which numbers travel between stages, and how they are written, as `--codec` has it.
+    pub codec: String,
+    /// Bytes of a token on the way from one stage to the next; as many come back.
+    pub bytes_per_token: f64,
+    /// The link that every peer sits behind, as `--link` has it; none on the machine's own.
+    pub link: Option<String>,
 }
 
 /// Fractions of wall time, mean over peers; they sum to 1.
@@ -161,6 +177,12 @@ pub struct PeerView {
     pub bytes_received: u64,
     /// Its tokens per second while training.
     pub tokens_per_second: f64,
+    /// Its stage, when the model is in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<u16>,
+    /// The most memory that it took, where it has a process of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
     /// Faults recorded against it.
     pub faults: u64,
 }

@@ -23,10 +23,17 @@ export function Answering(): JSX.Element {
           <Who model={served.value} />
         </p>
         <p class="what">{manner(served.value)}</p>
-        <p class="reader">
-          <Lock />
-          <span>{reader()}</span>
-        </p>
+        {served.value?.stages ? (
+          <p class="reader open">
+            <Eye />
+            <span>{`Not private: the model is spread over ${served.value.stages} stages, and every peer that serves one can read along.`}</span>
+          </p>
+        ) : (
+          <p class="reader">
+            <Lock />
+            <span>{reader()}</span>
+          </p>
+        )}
       </div>
       <Picker />
     </section>
@@ -95,6 +102,14 @@ function reader(): string {
   }
   const way = location.protocol === "https:" ? "" : ", and the network in between: the connection is not encrypted";
   return `Who can read this: this device and ${location.hostname}, which runs the model${way}.`;
+}
+
+function Eye(): JSX.Element {
+  return (
+    <svg viewBox="0 0 24 24" aria-hidden="true">
+      <path d="M2.500 12c2.500-4.500 5.700-6.500 9.500-6.500s7 2 9.500 6.500c-2.500 4.500-5.700 6.500-9.500 6.500s-7-2-9.500-6.500zM12 9a3 3 0 1 1 0 6 3 3 0 0 1 0-6" />
+    </svg>
+  );
 }
 
 function Lock(): JSX.Element {

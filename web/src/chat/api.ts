@@ -46,6 +46,8 @@ export interface ModelInfo {
   licence?: string | null;
   parameters?: number;
   context?: number;
+  /** Parts on as many peers, through which it answers; absent or null when the node holds all of it. */
+  stages?: number | null;
 }
 
 interface ErrorBody {

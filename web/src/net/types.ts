@@ -32,6 +32,16 @@ export interface RunView {
   compression: number;
   time: TimeSplit;
   state_root: string | null;
+  pipeline?: PipelineView | null;
+}
+
+/** A model in stages. */
+export interface PipelineView {
+  /** The first layer of each stage, and how many it has. */
+  layers: [number, number][];
+  codec: string;
+  bytes_per_token: number;
+  link: string | null;
 }
 
 export interface CurvePoint {
@@ -56,6 +66,8 @@ export interface PeerView {
   bytes_sent: number;
   bytes_received: number;
   tokens_per_second: number;
+  stage?: number | null;
+  memory_peak_bytes?: number | null;
   faults: number;
 }
 

@@ -12,6 +12,7 @@ import { Headline } from "./headline";
 import { LedgerPanel } from "./ledger";
 import { Peers } from "./peers";
 import { SamplePanel } from "./sample";
+import { Stages } from "./stages";
 import { TimePanel } from "./time";
 
 export function RunPage(): JSX.Element {
@@ -30,6 +31,7 @@ function Running(props: { state: NetState; run: RunView }): JSX.Element {
       <ChartPanel />
       <SamplePanel />
       <Faults faults={faults} peers={peers} />
+      {props.run.pipeline && <Stages pipeline={props.run.pipeline} peers={peers} />}
       <Peers peers={peers} />
       <div class="side">
         <TimePanel time={props.run.time} />

@@ -103,7 +103,8 @@ fn writer(args: &ChatArgs, home: &Path) -> Outcome<Writer> {
     }
     let saved = Saved::newest(&Home::open(home)?)?.ok_or_else(none)?;
     let checkpoint = saved.checkpoint()?.ok_or_else(none)?;
-    local(checkpoint.config, &checkpoint.params, checkpoint.tokenizer).map(|local| Writer::Local(Box::new(local)))
+    let params = checkpoint.parameters().ok_or_else(none)?;
+    local(checkpoint.config, params, checkpoint.tokenizer.clone()).map(|local| Writer::Local(Box::new(local)))
 }
 
 /// A GGUF file, a directory of Hugging Face, or a checkpoint of this program.

@@ -9,6 +9,7 @@ use learn::Recipe;
 use learn::boundary::Codec;
 use node::child::ChildProgram;
 use node::links::LinkSpecError;
+use node::memory::MemberMemory;
 use node::view::NetEvent;
 use node::workload::Cores;
 use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
@@ -31,13 +32,17 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     let server = serving::bind(&args.page).await?;
     let config = config(args, home, link)?;
     let (name, parameters) = (config.workload.recipe.name.clone(), config.workload.parameters());
+    let planned = planned_memory(&config)?;
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
     let note = ServingNote::write(home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &name, parameters, link, &url));
+    if let Some(planned) = planned {
+        eprintln!("  a peer takes up to {} of memory: {}\n", bytes(planned.total() as f64), memory_parts(&planned));
+    }
     let (stop, stopped) = watch::channel(false);
     let serving = serving::start(server, gateway_state(&cluster, home), stopped);
-    let outcome = watch_run(&cluster, args).await;
+    let outcome = watch_run(&cluster, args, planned).await;
     stop.send_replace(true);
     let served = serve_ended(serving.await);
     drop(note);
@@ -58,6 +63,10 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
     recipe.units_per_round = recipe.units_per_round.max(args.peers);
     let workload = workload::load(recipe, &args.recipe)?;
+    if args.memory.is_some() && workload.stages_len() == 1 {
+        let said = "`--memory` bounds what a stage takes, and this model is not in stages";
+        return Err(Failure::new(Code::BadInput, said).hint("`--stages 4` cuts the model into four"));
+    }
     let processes = if args.processes { Some(child_program()?) } else { None };
     Ok(ClusterConfig {
         home: home.to_owned(),
@@ -68,6 +77,7 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         cores: Cores::all(),
         processes,
         link,
+        memory: args.memory,
         fresh: args.fresh,
     })
 }
@@ -141,7 +151,7 @@ fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
 }
 
 /// Shows the run until it ends, and then waits for Ctrl-C.
-async fn watch_run(cluster: &Cluster, args: &UpArgs) -> Outcome {
+async fn watch_run(cluster: &Cluster, args: &UpArgs, planned: Option<MemberMemory>) -> Outcome {
     let mut view = View::new();
     let mut events = cluster.subscribe();
     let mut look = tokio::time::interval(LOOK);
@@ -169,20 +179,54 @@ async fn watch_run(cluster: &Cluster, args: &UpArgs) -> Outcome {
         RunOutcome::Failed(failure) => Err(failure.into()),
         RunOutcome::Finished(summary) => {
             println!("{}", summary_text(&summary));
+            if let Some(text) = memory_text(cluster, planned) {
+                println!("{text}");
+            }
             if args.exit_when_done {
                 return Ok(());
             }
-            match cluster.observer().checkpoints().borrow().is_some() {
-                true => eprintln!("\n  the model goes on answering; Ctrl-C stops"),
-                false => eprintln!(
-                    "\n  the model needs the learned bases between its stages, so it does not answer here; Ctrl-C stops"
-                ),
-            }
+            eprintln!("\n  the model goes on answering; Ctrl-C stops");
             // An error means that signals cannot be heard here: then there is nothing to wait for.
             let _ = interrupted.await;
             Ok(())
         }
     }
+}
+
+/// What the peer of the largest stage may take; none when every peer holds the whole model.
+fn planned_memory(config: &ClusterConfig) -> Outcome<Option<MemberMemory>> {
+    let stages = config.workload.stages_len();
+    let replicas = config.peers.div_ceil(usize::from(stages));
+    let of = |stage| MemberMemory::of(&config.workload, stage, replicas);
+    let all = (0..stages).map(of).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| Failure::new(Code::BadInput, error))?;
+    Ok(all.into_iter().flatten().max_by_key(MemberMemory::total))
+}
+
+fn memory_parts(memory: &MemberMemory) -> String {
+    let MemberMemory { stage, serving, window, program, .. } = memory;
+    let parts = [
+        ("weights", stage.weights),
+        ("moments", stage.optimiser),
+        ("gradients", stage.gradients),
+        ("activations", stage.activations + stage.kernels),
+        ("token parts", stage.token_parts),
+        ("a round's end", stage.exchange),
+        ("units under way", *window),
+        ("chat", *serving),
+        ("program and data", *program),
+    ];
+    let parts =
+        parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size as f64)));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// What the peers took, when each had a process of its own.
+fn memory_text(cluster: &Cluster, planned: Option<MemberMemory>) -> Option<String> {
+    let peaks = cluster.members().iter().filter_map(|member| member.status().borrow().memory_peak_bytes);
+    let (peak, planned) = (peaks.max()? as f64, planned?.total() as f64);
+    let ratio = peak / planned;
+    Some(format!("\n  memory of a peer: {} at most, {ratio:.2} times the {} planned", bytes(peak), bytes(planned)))
 }
 
 fn summary_text(summary: &Summary) -> String {

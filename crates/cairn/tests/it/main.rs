@@ -8,5 +8,6 @@ mod crash;
 mod finetune;
 mod models;
 mod program;
+mod stages;
 mod tidy;
 mod whole_run;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use model::{Cache, CachePool, Decoder, Feed, Sampler, Sampling};
+use model::{CachePool, Sampler, Sampling};
 use node::Checkpoint;
 use tokio::sync::mpsc;
 
+use super::engine::{Engine, EngineError, Next, Sequence, Sequences};
 use super::logprob::Logprob;
 use super::prompt::Prompt;
 use super::text::Outlet;
@@ -24,14 +25,14 @@ pub(super) struct Request {
     choice: usize,
     current: Choice,
     /// The prompt of the answers that follow, once it was fed: they share its memory.
-    prefix: Option<Cache>,
-    pool: CachePool,
+    prefix: Option<Sequence>,
+    sequences: Sequences,
     over: bool,
 }
 
 /// The answer that is being decoded.
 struct Choice {
-    cache: Cache,
+    sequence: Sequence,
     sampler: Sampler,
     /// The prompt and what was chosen so far.
     tokens: Vec<u32>,
@@ -45,7 +46,7 @@ impl Request {
     ///
     /// # Errors
     /// A prompt is too long.
-    pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>, pool: CachePool) -> Result<Self, ApiError> {
+    pub(super) fn start(job: Job, checkpoint: Arc<Checkpoint>, sequences: Sequences) -> Result<Self, ApiError> {
         let Job { ask, pieces, .. } = job;
         let context = checkpoint.config.context;
         // An answer without a limit of its own shares the context with its prompt.
@@ -53,9 +54,9 @@ impl Request {
         let tokens = |prompt: &Prompt| prompt.tokens(&checkpoint.tokenizer, &checkpoint.format, context, reserve);
         let prompts = ask.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let prompt_tokens = prompts.iter().map(Vec::len).sum();
-        let current = Choice::new(&ask, &checkpoint, &prompts, 0, pool.cache())?;
+        let current = Choice::new(&ask, &checkpoint, &prompts, 0, sequences.empty())?;
         send(&pieces, Piece::Started { checkpoint: Arc::clone(&checkpoint), prompt_tokens });
-        Ok(Self { ask, pieces, checkpoint, prompts, choice: 0, current, prefix: None, pool, over: false })
+        Ok(Self { ask, pieces, checkpoint, prompts, choice: 0, current, prefix: None, sequences, over: false })
     }
 
     /// The pages of the cache that it may need at once: those of its longest answer, and the one that this does not share with the prompt
@@ -80,22 +81,22 @@ impl Request {
     }
 
     /// What goes through the model next: a chunk of the prompt, or the token that was chosen last.
-    pub(super) fn feed(&mut self) -> Feed<'_> {
-        let Choice { cache, tokens, .. } = &mut self.current;
-        let start = cache.len();
+    pub(super) fn next(&mut self) -> Next<'_> {
+        let Choice { sequence, tokens, .. } = &mut self.current;
+        let start = sequence.len();
         let end = tokens.len().min(start + PREFILL_TOKENS);
-        Feed { cache, tokens: &tokens[start..end] }
+        Next { sequence, tokens: &tokens[start..end] }
     }
 
     /// Takes the logits of what follows the tokens that were fed, and chooses a token once the prompt is fed.
     pub(super) fn take(&mut self, logits: &[f32]) {
         let current = &mut self.current;
-        if current.cache.len() < current.tokens.len() {
+        if current.sequence.len() < current.tokens.len() {
             return;
         }
         let is_prompt = current.tokens.len() == current.prompt_tokens;
         if is_prompt && self.ask.answers > 1 && self.prefix.is_none() {
-            self.prefix = Some(current.cache.clone());
+            self.prefix = current.sequence.share();
         }
         let token = current.sampler.sample(logits, &current.tokens);
         let ended = self.checkpoint.format.ends.contains(&token);
@@ -119,14 +120,14 @@ impl Request {
             return;
         }
         // The last token of a prompt is fed again, for the logits of what follows it.
-        let cache = match self.prefix.take().filter(|_| !self.choice.is_multiple_of(self.ask.answers)) {
-            Some(mut cache) => {
-                cache.truncate(cache.len() - 1);
-                cache
+        let sequence = match self.prefix.take().filter(|_| !self.choice.is_multiple_of(self.ask.answers)) {
+            Some(mut sequence) => {
+                sequence.step_back();
+                sequence
             }
-            None => self.pool.cache(),
+            None => self.sequences.empty(),
         };
-        match Choice::new(&self.ask, &self.checkpoint, &self.prompts, self.choice, cache) {
+        match Choice::new(&self.ask, &self.checkpoint, &self.prompts, self.choice, sequence) {
             Ok(next) => self.current = next,
             Err(error) => self.fail(error),
         }
@@ -157,7 +158,7 @@ impl Choice {
         checkpoint: &Checkpoint,
         prompts: &[Vec<u32>],
         choice: usize,
-        cache: Cache,
+        sequence: Sequence,
     ) -> Result<Self, ApiError> {
         let tokens = prompts[choice / ask.answers].clone();
         // Answers to one prompt differ by their seeds; answers to several prompts have the same ones.
@@ -166,7 +167,7 @@ impl Choice {
             .map_err(|error| ApiError::parameter(error.field, error.to_string()))?;
         let room = checkpoint.config.context - tokens.len();
         Ok(Self {
-            cache,
+            sequence,
             sampler,
             prompt_tokens: tokens.len(),
             tokens,
@@ -198,19 +199,19 @@ impl Choice {
     }
 }
 
-/// Decodes one turn of all requests in `batch`, which share the decoder's weights.
+/// Decodes one turn of all requests in `batch`, which are of one model.
 ///
 /// # Errors
-/// The tokens do not fit the model, which means that tokenizer and model do not belong together.
+/// [`EngineError`].
 pub(super) fn turn(
     context: &tensor::Context,
-    decoder: &mut Decoder,
+    engine: &mut Engine,
     batch: &mut [&mut Request],
-) -> Result<(), model::DecodeError> {
-    let vocab = decoder.config().vocab;
-    let mut feeds: Vec<Feed<'_>> = batch.iter_mut().map(|request| request.feed()).collect();
-    let logits = decoder.feed_batch(context, &mut feeds)?;
-    for (request, logits) in batch.iter_mut().zip(logits.chunks_exact(vocab)) {
+) -> Result<(), EngineError> {
+    let mut next: Vec<Next<'_>> = batch.iter_mut().map(|request| request.next()).collect();
+    let Some(logits) = engine.feed(context, &mut next)? else { return Ok(()) };
+    let vocab = logits.len() / batch.len().max(1);
+    for (request, logits) in batch.iter_mut().zip(logits.chunks_exact(vocab.max(1))) {
         request.take(logits);
     }
     Ok(())

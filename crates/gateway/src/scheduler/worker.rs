@@ -3,20 +3,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use model::{CachePool, Decoder};
-use node::Checkpoint;
+use node::{Checkpoint, Weights};
 use tensor::Context;
 use tokio::sync::{mpsc, watch};
 
+use super::engine::{Engine, EngineError};
 use super::request::{self, Request, send};
 use super::{Job, Piece};
 use crate::error::ApiError;
 
 /// Requests that are decoded in turns at a time.
 const ACTIVE_MAX: usize = 16;
-
-/// Memory for the keys and values of one model's requests in bytes; more when a single sequence of the model may need it.
-const CACHE_BYTES: usize = 1 << 30;
 
 pub(super) struct Worker {
     jobs: mpsc::Receiver<Job>,
@@ -32,22 +29,7 @@ pub(super) struct Worker {
 
 struct Model {
     checkpoint: Arc<Checkpoint>,
-    decoder: Decoder,
-    /// Where its requests keep their keys and values.
-    pool: CachePool,
-    /// Pages of the pool.
-    pages: usize,
-}
-
-impl Model {
-    fn new(checkpoint: Arc<Checkpoint>, decoder: Decoder) -> Self {
-        let context = checkpoint.config.context;
-        let page_bytes = CachePool::new(&checkpoint.config, 0).page_bytes();
-        // One page more than the longest sequence, as a request may ask for.
-        let pages = (CACHE_BYTES / page_bytes).max(CachePool::pages_for(context) + 1);
-        let pool = CachePool::new(&checkpoint.config, pages.saturating_mul(tensor::PAGE));
-        Self { checkpoint, decoder, pool, pages }
-    }
+    engine: Engine,
 }
 
 impl Worker {
@@ -102,48 +84,59 @@ impl Worker {
     fn has_room(&self, request: &Request) -> bool {
         let same = |other: &&Request| Arc::ptr_eq(other.checkpoint(), request.checkpoint());
         let taken: usize = self.active.iter().filter(same).map(Request::pages).sum();
-        let pages = self.models.iter().find(|model| Arc::ptr_eq(&model.checkpoint, request.checkpoint()));
-        taken == 0 || pages.is_some_and(|model| taken + request.pages() <= model.pages)
+        let model = self.models.iter().find(|model| Arc::ptr_eq(&model.checkpoint, request.checkpoint()));
+        let pages = model.and_then(|model| model.engine.pages());
+        taken == 0 || pages.is_none_or(|pages| taken + request.pages() <= pages)
     }
 
     fn start(&mut self, job: Job) -> Result<Request, ApiError> {
         let newest = || self.checkpoints.borrow().clone().ok_or_else(ApiError::no_checkpoint);
         let checkpoint = job.model.clone().map_or_else(newest, Ok)?;
         if !self.models.iter().any(|model| Arc::ptr_eq(&model.checkpoint, &checkpoint)) {
-            let decoder = checkpoint.decoder().map_err(|error| {
+            let engine = Engine::new(&checkpoint).map_err(|error| {
                 tracing::error!(%error, round = checkpoint.round, "the checkpoint cannot be decoded");
                 ApiError::internal()
             })?;
-            self.models.push(Model::new(Arc::clone(&checkpoint), decoder));
+            self.models.push(Model { checkpoint: Arc::clone(&checkpoint), engine });
         }
         let model = self.models.iter().find(|model| Arc::ptr_eq(&model.checkpoint, &checkpoint));
-        let pool = model.expect("it was just made, if it was not there").pool.clone();
-        Request::start(job, checkpoint, pool)
+        let sequences = model.expect("it was just made, if it was not there").engine.sequences();
+        Request::start(job, checkpoint, sequences)
     }
 
     /// One turn of every request: those of one checkpoint go through the model together.
     fn turn(&mut self) {
-        for Model { checkpoint, decoder, .. } in &mut self.models {
+        for Model { checkpoint, engine } in &mut self.models {
             let of_model = |request: &&mut Request| !request.is_over() && Arc::ptr_eq(request.checkpoint(), checkpoint);
             let mut batch: Vec<&mut Request> = self.active.iter_mut().filter(of_model).collect();
             if batch.is_empty() {
                 continue;
             }
-            let result = catch_unwind(AssertUnwindSafe(|| request::turn(&self.context, decoder, &mut batch)));
+            let result = catch_unwind(AssertUnwindSafe(|| request::turn(&self.context, engine, &mut batch)));
             if let Ok(Ok(())) = result {
                 continue;
             }
-            match result {
-                Ok(Err(error)) => tracing::error!(%error, round = checkpoint.round, "decoding failed"),
-                _ => tracing::error!(round = checkpoint.round, "decoding panicked"),
-            }
-            batch.into_iter().for_each(|request| request.fail(ApiError::internal()));
+            let answer = match result {
+                Ok(Err(EngineError::Stages(error))) => {
+                    tracing::warn!(%error, round = checkpoint.round, "the stages of the model do not answer");
+                    ApiError::stages()
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, round = checkpoint.round, "decoding failed");
+                    ApiError::internal()
+                }
+                _ => {
+                    tracing::error!(round = checkpoint.round, "decoding panicked");
+                    ApiError::internal()
+                }
+            };
+            batch.into_iter().for_each(|request| request.fail(answer.clone()));
         }
     }
 
     fn forget_models(&mut self) {
         // One that comes with its decoder costs nothing to take again, and must not be kept from making room.
-        let kept = self.models.iter().rev().find(|model| model.checkpoint.decoder.is_none());
+        let kept = self.models.iter().rev().find(|model| matches!(model.checkpoint.weights, Weights::Values(_)));
         let newest = kept.map(|model| Arc::clone(&model.checkpoint));
         self.models.retain(|model| {
             let same = |checkpoint: &Arc<Checkpoint>| Arc::ptr_eq(checkpoint, &model.checkpoint);

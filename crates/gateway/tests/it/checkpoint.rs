@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use model::{Attention, Config, Kind, Stage, Tokenizer};
-use node::{Checkpoint, TextFormat};
+use node::{Checkpoint, TextFormat, Weights};
 use wire::Hash;
 
 pub(crate) const NAME: &str = "pebble";
@@ -57,10 +57,9 @@ pub(crate) fn with_context(round: u8, context: usize) -> Arc<Checkpoint> {
         state_root: Hash([round; 32]),
         name: NAME.to_owned(),
         config,
-        params: Arc::new(params),
+        weights: Weights::Values(Arc::new(params)),
         tokenizer: Arc::clone(&TOKENIZER),
         format: Arc::new(TextFormat::trained()),
-        decoder: None,
     })
 }
 

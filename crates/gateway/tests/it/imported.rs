@@ -35,7 +35,7 @@ fn pretrained(template: Option<&str>) -> Pretrained {
         licence: Some("cc0-1.0".to_owned()),
         stored: "F32".to_owned(),
         config: checkpoint.config,
-        params: checkpoint.params.to_vec(),
+        params: checkpoint.parameters().unwrap().to_vec(),
         tokenizer: Tokenizer::from_bytes(checkpoint.tokenizer.to_bytes()).unwrap(),
         template: template.map(|source| ChatTemplate::new(source, "", END).unwrap()),
         begin: None,

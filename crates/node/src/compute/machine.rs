@@ -339,6 +339,11 @@ impl Machine {
         if own_committed {
             return Ok(Some(pending.residual));
         }
+        // Units of a stage that one member did not pay in were another's, or are given up: their mass is not this one's to keep. So the
+        // residual, too, follows from what is public.
+        if self.means.workload.stages_len() > 1 {
+            return Ok(kept);
+        }
         let means = self.means.clone();
         self.on_core(move || -> Result<_, JobError> {
             let mut residual = means.residual(Some(&pending.residual))?;

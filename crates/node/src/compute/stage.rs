@@ -17,7 +17,7 @@ use crate::state::ModelState;
 use crate::store::PendingUnit;
 
 /// Micro-batches whose activations a replica keeps between forward and backward; more are computed again.
-const SLOTS: usize = 4;
+pub const STAGE_SLOTS: usize = 4;
 
 /// What the tasks of a round work on.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl Machine {
                 let shape = workload.shape(stage).expect("a stage's state is made for a run with stages");
                 let recipe = &workload.recipe;
                 let parts = shape.token_parts();
-                Ok(Box::new(StageWorker::new(recipe.context(1), recipe, shape.clone(), parts, state, SLOTS)))
+                Ok(Box::new(StageWorker::new(recipe.context(1), recipe, shape.clone(), parts, state, STAGE_SLOTS)))
             })
             .await?;
         Ok((root, replica))

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use wire::Hash;
 
 use super::{Watched, blob_paths};
+use crate::inference::{InferenceClient, StagedModel};
 use crate::state::{ModelState, Parts};
 use crate::status::AgreedState;
 use crate::store::StoreError;
 use crate::workload::{Cores, Workload};
-use crate::{Checkpoint, TextFormat};
+use crate::{Checkpoint, TextFormat, Weights};
 
 /// Most tokens of a sample.
 const SAMPLE_TOKENS: usize = 96;
@@ -31,7 +32,7 @@ const PROMPT_TOKENS: usize = 400;
 #[derive(Debug)]
 pub(super) struct Evaluated {
     pub(super) round: u64,
-    /// The model to serve, when it has a form without stages.
+    /// The model to serve.
     pub(super) checkpoint: Option<Arc<Checkpoint>>,
     pub(super) heldout_loss: Option<f64>,
     /// The beginning, and what the model added.
@@ -60,6 +61,8 @@ pub(super) struct Evaluation {
 struct Means {
     workload: Arc<Workload>,
     cores: Cores,
+    /// How a model in stages is used.
+    inference: Option<Arc<InferenceClient>>,
     /// Where the blobs of each stage are.
     blobs: Vec<Vec<PathBuf>>,
     name: String,
@@ -72,6 +75,7 @@ impl Evaluation {
         let means = Means {
             workload: watched.workload.clone(),
             cores: watched.cores.clone(),
+            inference: watched.inference.clone(),
             blobs: {
                 let stages = watched.workload.stages_len();
                 let paths = |stage| blob_paths(&watched.run, stage, stages, watched.statuses.len());
@@ -135,64 +139,101 @@ impl Evaluation {
 impl Means {
     /// None when the state is not there any more, which happens when training is faster than this.
     fn run(&self, wanted: Wanted) -> Option<Evaluated> {
-        let evaluated = match self.workload.parts().is_plain() {
-            true => self.evaluate_plain(&wanted),
-            false => self.evaluate_in_stages(&wanted),
+        let evaluated = match &self.inference {
+            None => self.evaluate_whole(&wanted),
+            Some(inference) => self.evaluate_in_stages(&wanted, inference),
         };
         evaluated
             .inspect_err(|error| tracing::debug!(round = wanted.state.round, %error, "a state cannot be evaluated"))
             .ok()
     }
 
-    fn evaluate_plain(&self, wanted: &Wanted) -> Result<Evaluated, StoreError> {
+    fn evaluate_whole(&self, wanted: &Wanted) -> Result<Evaluated, StoreError> {
         let (recipe, corpus) = (&self.workload.recipe, &self.workload.corpus);
         let parts = self.workload.parts();
         let checkpoint =
             read_checkpoint(parts, recipe.model, &self.blobs, &wanted.state, corpus.tokenizer(), &self.name)?;
         let (ctx, windows) = (recipe.context(1), recipe.evaluation.windows);
-        let heldout_loss = wanted.measure.then(|| evaluate(&ctx, recipe, corpus, &checkpoint.params, windows));
-        let sample = wanted.sample.then(|| self.write(&checkpoint)).flatten();
+        let params = checkpoint.parameters().map_or(&[][..], |params| params);
+        let heldout_loss = wanted.measure.then(|| evaluate(&ctx, recipe, corpus, params, windows));
+        let sample = wanted.sample.then(|| self.write(checkpoint.round, Source::Whole(params))).flatten();
         Ok(Evaluated { round: wanted.state.round, checkpoint: Some(Arc::new(checkpoint)), heldout_loss, sample })
     }
 
-    /// Measures a model that is nothing without the learned bases between its stages; it is neither served nor sampled.
-    fn evaluate_in_stages(&self, wanted: &Wanted) -> Result<Evaluated, StoreError> {
+    /// Measures a model stage by stage; it is served, and writes, through the peers that hold its stages.
+    fn evaluate_in_stages(&self, wanted: &Wanted, inference: &Arc<InferenceClient>) -> Result<Evaluated, StoreError> {
         let round = wanted.state.round;
-        if !wanted.measure {
-            return Ok(Evaluated { round, checkpoint: None, heldout_loss: None, sample: None });
-        }
+        let model = StagedModel::new(inference.clone(), wanted.state.clone());
+        let heldout_loss = match wanted.measure {
+            true => self.loss_in_stages(&wanted.state)?,
+            false => None,
+        };
+        let sample = wanted.sample.then(|| self.write(round, Source::Stages(&model))).flatten();
+        let checkpoint = self.checkpoint(&wanted.state, Weights::Stages(model));
+        Ok(Evaluated { round, checkpoint: Some(Arc::new(checkpoint)), heldout_loss, sample })
+    }
+
+    /// The held-out loss; none when something in it is not finite.
+    fn loss_in_stages(&self, state: &AgreedState) -> Result<Option<f64>, StoreError> {
         let (recipe, parts) = (&self.workload.recipe, self.workload.parts());
         let mut stages = Vec::new();
         let mut token_parts = None;
-        for (state, stage) in read_states(parts, &self.blobs, &wanted.state)?.into_iter().zip(0..) {
+        for (state, stage) in read_states(parts, &self.blobs, state)?.into_iter().zip(0..) {
             let (ModelState::Stage(state), Some(shape)) = (state, parts.shape(stage)) else {
-                unreachable!("only a model in stages has bases")
+                unreachable!("a model in stages")
             };
             let shared = token_parts.get_or_insert_with(|| shape.token_parts()).clone();
             stages.push(StageWorker::new(recipe.context(1), recipe, shape.clone(), shared, &state, 1));
         }
         let loss = learn::pipeline::evaluate(&mut stages, recipe, &self.workload.corpus, recipe.evaluation.windows);
-        // What is not finite has no loss to show.
-        Ok(Evaluated { round, checkpoint: None, heldout_loss: loss.ok(), sample: None })
+        Ok(loss.ok())
+    }
+
+    fn checkpoint(&self, state: &AgreedState, weights: Weights) -> Checkpoint {
+        let (recipe, corpus) = (&self.workload.recipe, &self.workload.corpus);
+        Checkpoint {
+            round: state.round,
+            state_root: wire::run_root(&state.roots),
+            name: self.name.clone(),
+            config: recipe.model,
+            weights,
+            tokenizer: corpus.tokenizer().clone(),
+            format: Arc::new(TextFormat::trained()),
+        }
     }
 
     /// Lets a model continue the beginning.
-    fn write(&self, checkpoint: &Checkpoint) -> Option<(String, String)> {
-        let prompt = checkpoint.tokenizer.encode(&self.prompt);
-        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: checkpoint.round, ..Sampling::default() };
-        let mut decoder = Decoder::new(checkpoint.config, &checkpoint.params).ok()?;
+    fn write(&self, round: u64, source: Source<'_>) -> Option<(String, String)> {
+        let tokenizer = self.workload.corpus.tokenizer();
+        let prompt = tokenizer.encode(&self.prompt);
+        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: round, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling).ok()?;
-        let mut cache = decoder.cache();
-        let (mut stream, mut text) = (checkpoint.tokenizer.stream(), String::new());
+        let (mut stream, mut text) = (tokenizer.stream(), String::new());
         let request = Request { prompt: &prompt, tokens_max: SAMPLE_TOKENS, ends: &[model::END_ID] };
-        let written = model::generate(&Context::single(), &mut decoder, &mut cache, request, &mut sampler, |token| {
+        let on_token = |token| {
             text.push_str(&stream.push(token));
             ControlFlow::Continue(())
-        });
-        written.ok()?;
+        };
+        match source {
+            Source::Whole(params) => {
+                let mut decoder = Decoder::new(self.workload.recipe.model, params).ok()?;
+                let mut cache = decoder.cache();
+                let ctx = Context::single();
+                model::generate(&ctx, &mut decoder, &mut cache, request, &mut sampler, on_token).ok()?;
+            }
+            Source::Stages(model) => drop(model.generate(request, &mut sampler, on_token).ok()?),
+        }
         text.push_str(&stream.finish());
         Some((self.prompt.clone(), text))
     }
+}
+
+/// Where a sample is decoded.
+enum Source<'a> {
+    /// Here, from all parameters.
+    Whole(&'a [f32]),
+    /// Through the peers.
+    Stages(&'a StagedModel),
 }
 
 /// Reads the blobs of a state, each checked against its name, as a model to serve. `blobs` has the places to look in for each stage.
@@ -217,15 +258,21 @@ pub(crate) fn read_checkpoint(
         state_root: wire::run_root(&state.roots),
         name: name.to_owned(),
         config,
-        params: Arc::new(params),
+        weights: Weights::Values(Arc::new(params)),
         tokenizer: tokenizer.clone(),
         format: Arc::new(TextFormat::trained()),
-        decoder: None,
     })
 }
 
-/// Reads the blobs of a state, in the order of the stages.
-fn read_states(parts: &Parts, blobs: &[Vec<PathBuf>], state: &AgreedState) -> Result<Vec<ModelState>, StoreError> {
+/// Reads the blobs of a state, each checked against its name, in the order of the stages.
+///
+/// # Errors
+/// [`StoreError`] when blobs are missing or damaged.
+pub(crate) fn read_states(
+    parts: &Parts,
+    blobs: &[Vec<PathBuf>],
+    state: &AgreedState,
+) -> Result<Vec<ModelState>, StoreError> {
     let read = |((stage, root), places): ((u16, &Hash), &Vec<PathBuf>)| {
         let (path, bytes) = read_blob(places, *root)?;
         let read = ModelState::from_bytes(&bytes, parts, stage);

@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use learn::boundary::{Codec, encoded_bytes};
 use wire::{Hash, PeerId};
 
 use super::{Observed, SAMPLES_MAX, Summary, Watched};
 use crate::status::{PeerStatus, RoundReport};
 use crate::time::Spent;
 use crate::view::{
-    CurvePoint, FaultView, LedgerView, NetState, PeerActivity, PeerView, Phase, RunView, Sample, TimeSplit,
+    CurvePoint, FaultView, LedgerView, NetState, PeerActivity, PeerView, Phase, PipelineView, RunView, Sample,
+    TimeSplit,
 };
 
 /// Rounds over which the speed is taken.
@@ -59,6 +61,7 @@ impl Picture {
             compression: 0.0,
             time: TimeSplit::default(),
             state_root: None,
+            pipeline: pipeline(watched),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let kept = NetState {
@@ -267,6 +270,8 @@ impl Picture {
                 true => status.trained_tokens as f64 / status.trained_seconds,
                 false => 0.0,
             },
+            stage: (self.stages > 1).then_some(status.stage),
+            memory_peak_bytes: status.memory_peak_bytes,
             faults: statuses.iter().map(against).max().unwrap_or(0),
         }
     }
@@ -311,6 +316,24 @@ fn faults(statuses: &[PeerStatus]) -> Vec<FaultView> {
     all.sort_by_key(|fault| fault.round);
     all.drain(..all.len().saturating_sub(FAULTS_MAX));
     all
+}
+
+fn pipeline(watched: &Watched) -> Option<PipelineView> {
+    let workload = &watched.workload;
+    let settings = workload.recipe.pipeline?;
+    let columns = workload.shape(0)?.columns();
+    let layers = (0..workload.stages_len()).filter_map(|stage| {
+        let layers = workload.shape(stage)?.stage().layers();
+        Some((layers.start as u64, layers.len() as u64))
+    });
+    // A message's header belongs to its tokens, too.
+    let tokens = workload.recipe.batch.sequences * workload.recipe.batch.tokens;
+    Some(PipelineView {
+        layers: layers.collect(),
+        codec: Codec { space: settings.space, precision: settings.precision }.to_string(),
+        bytes_per_token: encoded_bytes(settings.precision, tokens, columns) as f64 / tokens as f64,
+        link: watched.link.clone(),
+    })
 }
 
 fn model_line(recipe: &learn::Recipe) -> String {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use node::blobs::{BlobError, Blobs, FetchError, ProviderError};
-use node::transport::{Transport, TransportConfig};
+use node::transport::{Services, Transport, TransportConfig};
 use wire::{Hash, Identity, PeerId};
 
 use crate::transport::identity;
@@ -18,7 +18,13 @@ struct Provider {
 async fn provider(who: &Identity) -> Provider {
     let directory = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&directory.path().join("blobs")).await.unwrap();
-    let transport = Transport::bind(&TransportConfig::default(), who, Some(blobs.index())).await.unwrap();
+    let transport = Transport::bind(
+        &TransportConfig::default(),
+        who,
+        Services { blobs: Some(blobs.index()), ..Services::default() },
+    )
+    .await
+    .unwrap();
     Provider { id: who.id(), blobs, transport, _directory: directory }
 }
 

@@ -46,7 +46,7 @@ async fn four_peers_train_to_equal_roots_and_everything_is_shown() {
     assert_eq!((kept.run, kept.rounds, kept.state_root), (summary.run, summary.rounds, summary.state_root));
     assert_eq!(kept.shares, summary.shares);
     assert!((kept.heldout_loss - summary.heldout_loss).abs() < 1e-9);
-    assert_eq!(saved.checkpoint().unwrap().unwrap().params, checkpoint.params);
+    assert_eq!(saved.checkpoint().unwrap().unwrap().parameters().unwrap(), checkpoint.parameters().unwrap());
     assert_eq!(saved.state().unwrap().curve.len(), state.curve.len());
     for peer in saved.local_peers(&home).unwrap() {
         saved.piece(peer).unwrap().unwrap().verify().unwrap();

@@ -34,6 +34,7 @@ pub(crate) fn config(home: &Path, peers: usize) -> ClusterConfig {
         cores: Cores::all(),
         processes: None,
         link: None,
+        memory: None,
         fresh: false,
         baseline: None,
     }

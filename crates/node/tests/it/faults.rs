@@ -4,7 +4,7 @@ use std::path::Path;
 
 use node::peer::{self, NodeConfig, NodeHandle};
 use node::status::PeerStatus;
-use node::transport::{Transport, TransportConfig, TransportEvent};
+use node::transport::{Services, Transport, TransportConfig, TransportEvent};
 use node::{Cores, Workload};
 use wire::{Identity, Message, PROTOCOL_VERSION, PeerId, RunId};
 
@@ -18,6 +18,7 @@ async fn lone_node(directory: &Path, other: PeerId) -> (NodeHandle, RunId) {
     let charter = founder.sign(Workload::charter(&workload, founder.id(), 2, 60_000_000, 1000)).verify().unwrap();
     let run = charter.body.run_id();
     let config = NodeConfig {
+        alone: false,
         directory: directory.to_owned(),
         identity: founder,
         charter,
@@ -41,7 +42,7 @@ async fn fault_of(node: &NodeHandle, peer: PeerId) -> String {
 }
 
 async fn connect(who: &Identity, node: &NodeHandle) -> Transport {
-    let mut transport = Transport::bind(&TransportConfig::default(), who, None).await.unwrap();
+    let mut transport = Transport::bind(&TransportConfig::default(), who, Services::default()).await.unwrap();
     transport.dialer().set_address(node.id(), node.address());
     node.introduce(vec![]).await;
     transport.connect(node.id());
@@ -55,7 +56,7 @@ async fn a_peer_with_another_protocol_is_recorded_when_it_is_dialled() {
     let other = identity(2);
     let (node, _) = lone_node(directory.path(), other.id()).await;
     let config = TransportConfig { alpn: b"cairn/999".to_vec(), ..TransportConfig::default() };
-    let future = Transport::bind(&config, &other, None).await.unwrap();
+    let future = Transport::bind(&config, &other, Services::default()).await.unwrap();
     node.introduce(vec![(other.id(), future.dialer().address())]).await;
     assert!(fault_of(&node, other.id()).await.contains("another version"));
     node.shutdown().await;
@@ -91,6 +92,7 @@ async fn a_charter_of_another_recipe_is_refused() {
     let mut charter = workload.charter(founder.id(), 1, 60_000_000, 1000);
     charter.recipe = wire::Hash::of(b"another recipe");
     let config = NodeConfig {
+        alone: false,
         directory: directory.path().to_owned(),
         identity: founder.clone(),
         charter: founder.sign(charter).verify().unwrap(),

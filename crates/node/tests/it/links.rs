@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use node::blobs::Blobs;
 use node::links::{LinkCounts, NetworkCounts};
-use node::transport::{Transport, TransportConfig, TransportEvent};
+use node::transport::{Services, Transport, TransportConfig, TransportEvent};
 use node::{Cluster, ClusterConfig, LinkSpec, ShapedNetwork};
 use wire::{Hash, Identity, Message, PROTOCOL_VERSION, PeerId, RunId};
 
@@ -38,7 +38,8 @@ async fn end(who: &Identity, fixed_paths: bool) -> End {
     let directory = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&directory.path().join("blobs")).await.unwrap();
     let config = TransportConfig { fixed_paths, ..TransportConfig::default() };
-    let transport = Transport::bind(&config, who, Some(blobs.index())).await.unwrap();
+    let transport =
+        Transport::bind(&config, who, Services { blobs: Some(blobs.index()), ..Services::default() }).await.unwrap();
     End { id: who.id(), transport, blobs, _directory: directory }
 }
 

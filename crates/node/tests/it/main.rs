@@ -7,6 +7,7 @@ mod cluster;
 mod common;
 mod disk;
 mod faults;
+mod inference;
 mod links;
 mod processes;
 mod stages;

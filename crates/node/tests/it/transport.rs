@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use node::transport::{ALPN, Transport, TransportConfig, TransportError, TransportEvent};
+use node::transport::{ALPN, Services, Transport, TransportConfig, TransportError, TransportEvent};
 use wire::{Hash, Identity, Message, PROTOCOL_VERSION, PeerId, RunId};
 
 pub(crate) fn identity(byte: u8) -> Identity {
@@ -10,7 +10,7 @@ pub(crate) fn identity(byte: u8) -> Identity {
 }
 
 pub(crate) async fn bind(who: &Identity) -> Transport {
-    Transport::bind(&TransportConfig::default(), who, None).await.unwrap()
+    Transport::bind(&TransportConfig::default(), who, Services::default()).await.unwrap()
 }
 
 fn hello(height: u64) -> Message {
@@ -116,7 +116,7 @@ async fn a_peer_of_another_version_is_told_apart_from_one_that_is_away() {
     let mut a = bind(&alice).await;
     let other = TransportConfig { alpn: b"cairn/999".to_vec(), ..TransportConfig::default() };
     assert_ne!(other.alpn, ALPN);
-    let b = Transport::bind(&other, &bob, None).await.unwrap();
+    let b = Transport::bind(&other, &bob, Services::default()).await.unwrap();
     introduce(&a, &b, bob.id());
     a.connect(bob.id());
     match next(&mut a).await {
@@ -190,7 +190,7 @@ async fn a_restarted_peer_replaces_its_old_connection() {
 async fn a_taken_port_is_an_error_that_names_it() {
     let a = bind(&identity(1)).await;
     let config = TransportConfig { bind: a.dialer().address(), ..TransportConfig::default() };
-    let error = Transport::bind(&config, &identity(2), None).await.unwrap_err();
+    let error = Transport::bind(&config, &identity(2), Services::default()).await.unwrap_err();
     assert!(error.to_string().contains(&a.dialer().address().to_string()), "{error}");
     a.shutdown().await;
 }

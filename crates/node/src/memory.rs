@@ -1,0 +1,173 @@
+//! The memory of a peer that holds a stage: planned before it starts, kept by the size of its in-flight window, and measured.
+//!
+//! A plan has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
+//! the units under way, and the program with its data. Only the window can be made smaller; a limit below the rest is refused.
+
+use std::fmt;
+
+use learn::pipeline::StageBudget;
+use model::ConfigError;
+use swarm::pipeline::PipelineConfig;
+
+use crate::compute::STAGE_SLOTS;
+use crate::inference::serving_bytes;
+use crate::workload::Workload;
+
+/// What the program takes without a model: its code, the endpoint and the database. Measured, as the whole plan was
+/// (`docs/performance.md`).
+const PROGRAM_BYTES: u64 = 64 << 20;
+
+/// What a tokenizer takes for each token of its vocabulary, its file and tables included. An estimate.
+const TOKENIZER_BYTES: u64 = 1200;
+
+/// Messages that a pipeline needs to get on.
+const MESSAGES_MIN: u64 = 5;
+/// Messages that a unit has in memory at most: what came and went, and both gradients.
+const MESSAGES_PER_UNIT: u64 = 4;
+
+/// Bytes that a member of a stage takes, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberMemory {
+    /// The replica.
+    pub stage: StageBudget,
+    /// States and sequences of consumers, when there are any.
+    pub serving: u64,
+    /// Inputs, outputs and gradients of the units under way: all that it may have.
+    pub window: u64,
+    /// The program, the tokenizer and the corpus.
+    pub program: u64,
+    message: u64,
+}
+
+/// A stage does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct TooLittleMemory {
+    /// The stage.
+    pub stage: u16,
+    /// Bytes that it needs at least.
+    pub needed: u64,
+    /// Bytes that it may take.
+    pub limit: u64,
+}
+
+impl fmt::Display for TooLittleMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        let Self { stage, needed, limit } = self;
+        write!(
+            f,
+            "a peer of stage {stage} needs {} MB of memory, and may take {} MB",
+            megabytes(*needed),
+            limit / 1_000_000
+        )
+    }
+}
+
+impl MemberMemory {
+    /// Plans a member of a stage that has `replicas` of them. None for a model that every peer holds as a whole.
+    ///
+    /// # Errors
+    /// The recipe's batch does not suit its model.
+    pub fn of(workload: &Workload, stage: u16, replicas: usize) -> Result<Option<Self>, ConfigError> {
+        let Some(shape) = workload.shape(stage) else { return Ok(None) };
+        let recipe = &workload.recipe;
+        let settings = workload.pipeline();
+        let units = u64::from(recipe.units_per_round.min(settings.units_max));
+        // Another replica's units may come here, too, when that one is lost.
+        let units = if replicas > 1 { units } else { u64::from(settings.window_max).min(units) };
+        let message = settings.message_bytes_max;
+        let corpus = &workload.corpus;
+        let tokens = (corpus.train.len() + corpus.heldout.len()) * size_of::<u32>();
+        Ok(Some(Self {
+            stage: StageBudget::of(recipe, shape, STAGE_SLOTS, 1)?,
+            serving: serving_bytes(workload, stage),
+            window: MESSAGES_PER_UNIT * units * message,
+            program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + tokens as u64,
+            message,
+        }))
+    }
+
+    /// What it takes at most.
+    pub fn total(&self) -> u64 {
+        self.without_window() + self.window
+    }
+
+    /// The least that it can do with.
+    pub fn least(&self) -> u64 {
+        self.without_window() + MESSAGES_MIN * self.message
+    }
+
+    fn without_window(&self) -> u64 {
+        self.stage.total() + self.serving + self.program
+    }
+
+    /// The settings of a pipeline that keeps to a limit.
+    ///
+    /// # Errors
+    /// [`TooLittleMemory`] when even the smallest window is too large.
+    pub fn pipeline(
+        &self,
+        workload: &Workload,
+        stage: u16,
+        limit: Option<u64>,
+    ) -> Result<PipelineConfig, TooLittleMemory> {
+        let needed = self.least();
+        let Some(limit) = limit else { return Ok(workload.pipeline()) };
+        if needed > limit {
+            return Err(TooLittleMemory { stage, needed, limit });
+        }
+        let window = (limit - self.without_window()).min(self.window.max(MESSAGES_MIN * self.message));
+        Ok(PipelineConfig { held_bytes_max: window, ..workload.pipeline() })
+    }
+}
+
+/// The most memory that this process had so far, in bytes, where the system says so.
+pub fn peak_bytes() -> Option<u64> {
+    let report = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use learn::Recipe;
+    use learn::boundary::{Precision, Space};
+    use learn::data::Corpus;
+
+    use super::*;
+
+    fn workload(stages: usize) -> Arc<Workload> {
+        let text = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/austen/northanger-abbey.txt");
+        let recipe = Recipe::tiny().in_stages(stages, Space::Full, Precision::F32);
+        Arc::new(Workload::new(recipe, Corpus::from_path(&text).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn a_limit_makes_the_window_smaller_and_at_last_is_refused() {
+        let workload = workload(2);
+        let memory = MemberMemory::of(&workload, 1, 2).unwrap().unwrap();
+        let held = |limit| memory.pipeline(&workload, 1, limit).map(|settings| settings.held_bytes_max);
+        assert_eq!(held(None), Ok(workload.pipeline().held_bytes_max));
+        assert_eq!(held(Some(memory.total())), Ok(memory.window));
+        assert_eq!(held(Some(memory.total() - 1000)), Ok(memory.window - 1000));
+        assert_eq!(held(Some(memory.least())), Ok(MESSAGES_MIN * memory.message));
+        let (needed, limit) = (memory.least(), memory.least() - 1);
+        assert_eq!(held(Some(limit)), Err(TooLittleMemory { stage: 1, needed, limit }));
+    }
+
+    #[test]
+    fn a_whole_model_has_no_plan_of_this_kind() {
+        assert_eq!(MemberMemory::of(&workload(1), 0, 4), Ok(None));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_peak_is_this_process_own() {
+        let before = peak_bytes().unwrap();
+        let block = std::hint::black_box(vec![1u8; before as usize]);
+        assert!(peak_bytes().unwrap() >= before + block.len() as u64 / 2);
+    }
+}
