@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use wire::{Block, Charter, Message, Transaction, Wire, decode, encode};
+use wire::{Block, Charter, InferenceAnswer, InferenceCall, Message, Transaction, Wire, decode, encode};
 
 /// The files of one target's corpus, sorted: name and bytes.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -50,6 +50,12 @@ fn transaction() {
 #[test]
 fn block() {
     replay::<Block>("block");
+}
+
+#[test]
+fn inference() {
+    replay::<InferenceCall>("inference_call");
+    replay::<InferenceAnswer>("inference_answer");
 }
 
 #[test]

@@ -45,6 +45,11 @@ fn values() -> Vec<(String, String)> {
     for (name, message) in names.zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));
     }
+    add("inference-call", hex_of(&samples::inference_call()));
+    let answers = ["fed", "busy", "wrong-stage", "unknown-state", "unknown-sequence", "bad-input", "failed"];
+    for (name, answer) in answers.iter().zip(samples::inference_answers()) {
+        add(&format!("inference-{name}"), hex_of(&answer));
+    }
     add("run-root-1", hex_of(&run_root(&[samples::hash(1)])));
     add("run-root-3", hex_of(&run_root(&[1, 2, 3].map(samples::hash))));
     add("merkle-leaf", hex_of(&leaf(b"leaf")));
@@ -125,6 +130,25 @@ fn a_stage_call_is_its_fields_in_order_little_endian() {
         &[3, 0, 0, 0, 1, 2, 3],
     ]);
     assert_eq!(encode(&samples::messages()[6]), expected);
+}
+
+#[test]
+fn an_inference_call_is_its_fields_in_order_little_endian() {
+    let expected = join(&[
+        &samples::run().0.0,
+        &[1, 0],
+        &[0x22; 32],
+        &[2, 0, 0, 0],
+        &[9, 0, 0, 0, 0, 0, 0, 0],
+        &[0; 4],
+        &[3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0],
+        &[4, 0, 0, 0, 0, 0, 0, 0],
+        &[17, 0, 0, 0],
+        &[1, 0, 0, 0, 4, 3, 2, 1],
+        &[2, 0, 0, 0, 6, 7],
+        &[1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0],
+    ]);
+    assert_eq!(encode(&samples::inference_call()), expected);
 }
 
 #[test]

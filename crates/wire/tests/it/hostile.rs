@@ -5,7 +5,10 @@ use std::sync::Mutex;
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use wire::merkle::Proof;
-use wire::{Block, BlockHeader, Charter, Message, Receipt, Signed, Transaction, Wire, decode, encode};
+use wire::{
+    Block, BlockHeader, Charter, InferenceAnswer, InferenceCall, Message, Receipt, Signed, Transaction, Wire, decode,
+    encode,
+};
 
 use crate::{samples, strategies};
 
@@ -29,6 +32,8 @@ pub(crate) fn decode_as_everything(bytes: &[u8]) {
     one::<BlockHeader>(bytes);
     one::<Block>(bytes);
     one::<Message>(bytes);
+    one::<InferenceCall>(bytes);
+    one::<InferenceAnswer>(bytes);
     one::<Proof>(bytes);
 }
 
@@ -36,6 +41,8 @@ fn genuine() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = samples::messages().iter().map(encode).collect();
     all.extend(samples::transactions().iter().map(encode));
     all.extend([encode(&samples::charter()), encode(&samples::block()), encode(&samples::receipt(1))]);
+    all.push(encode(&samples::inference_call()));
+    all.extend(samples::inference_answers().iter().map(encode));
     all.push(encode(&samples::proof()));
     all
 }

@@ -66,6 +66,16 @@ proptest! {
     }
 
     #[test]
+    fn inference_call(value in strategies::inference_call()) {
+        bytes(&value);
+    }
+
+    #[test]
+    fn inference_answer(value in strategies::inference_answer()) {
+        bytes(&value);
+    }
+
+    #[test]
     fn proof(value in strategies::proof()) {
         bytes(&value);
         json(&value);

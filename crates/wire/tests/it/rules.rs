@@ -1,10 +1,12 @@
 //! What is well typed but out of range is refused with the name of the field.
 
 use wire::charter::MEMBERS_MAX;
+use wire::inference::{ENDED_PER_CALL_MAX, INFERENCE_BYTES_MAX, SEQUENCES_PER_CALL_MAX, TOKENS_PER_CALL_MAX};
 use wire::stage::{PATH_PEERS_MAX, STAGE_BYTES_MAX};
 use wire::transaction::{PAYLOAD_BYTES_MAX, RECEIPTS_PER_COMMITMENT_MAX, TRANSACTIONS_PER_BLOCK_MAX};
 use wire::{
-    Action, Charter, DecodeError, Message, PeerId, STAGES_MAX, StageCall, StageReply, Transaction, Wire, decode, encode,
+    Action, Charter, DecodeError, InferenceAnswer, InferenceCall, Message, PeerId, STAGES_MAX, SequenceFeed, StageCall,
+    StageReply, Transaction, Wire, decode, encode,
 };
 
 use crate::samples;
@@ -126,6 +128,39 @@ fn messages_of_stages_keep_their_rules() {
     assert_eq!(decode(&encode(&full)), Ok(full), "16 MiB fit");
     let question = call(|call| call.input.clear());
     assert_eq!(decode(&encode(&question)), Ok(question), "a call without bytes is a question");
+}
+
+#[test]
+fn calls_for_inference_keep_their_rules() {
+    fn feeds(count: usize, tokens: usize) -> Vec<SequenceFeed> {
+        let feed = |number| SequenceFeed { sequence: number as u64, start: 0, tokens: vec![7; tokens] };
+        (0..count).map(feed).collect()
+    }
+    let call = |change: fn(&mut InferenceCall)| {
+        let mut call = samples::inference_call();
+        change(&mut call);
+        call
+    };
+    for (expected, call) in [
+        ("at most 64 feeds", call(|call| call.feeds = feeds(SEQUENCES_PER_CALL_MAX + 1, 1))),
+        ("a feed must have", call(|call| call.feeds[0].tokens.clear())),
+        ("at most 4096 tokens", call(|call| call.feeds = feeds(1, TOKENS_PER_CALL_MAX + 1))),
+        ("at most 4096 tokens", call(|call| call.feeds = feeds(2, TOKENS_PER_CALL_MAX / 2 + 1))),
+        ("fed once", call(|call| call.feeds[1].sequence = call.feeds[0].sequence)),
+        ("an input must", call(|call| call.input = vec![0; INFERENCE_BYTES_MAX + 1])),
+        ("at most 256 ended", call(|call| call.ended = vec![1; ENDED_PER_CALL_MAX + 1])),
+    ] {
+        let field = refused(&call);
+        assert!(field.contains(expected), "{field} instead of {expected}");
+    }
+    let output = refused(&InferenceAnswer::Fed(vec![0; INFERENCE_BYTES_MAX + 1]));
+    assert!(output.contains("an output must"), "{output}");
+    let full = call(|call| {
+        call.feeds = feeds(SEQUENCES_PER_CALL_MAX, TOKENS_PER_CALL_MAX / SEQUENCES_PER_CALL_MAX);
+        call.input = vec![7; INFERENCE_BYTES_MAX];
+        call.ended = vec![1; ENDED_PER_CALL_MAX];
+    });
+    assert_eq!(decode(&encode(&full)), Ok(full), "everything at its limit fits");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
-    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, Message, NumericProfile,
-    PROTOCOL_VERSION, Receipt, RefusalReason, RunId, Signed, StageCall, StageRefusal, StageReply, StageTerms,
-    Transaction, UnitId,
+    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
+    InferenceRefusal, Message, NumericProfile, PROTOCOL_VERSION, Receipt, RefusalReason, RunId, SequenceFeed, Signed,
+    StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -141,6 +141,28 @@ pub(crate) fn stage_reply() -> StageReply {
         path: vec![founder().id(), worker().id()],
         gradient: vec![4, 5],
     }
+}
+
+pub(crate) fn inference_call() -> InferenceCall {
+    InferenceCall {
+        run: run(),
+        stage: 1,
+        state: hash(0x22),
+        feeds: vec![
+            SequenceFeed { sequence: 9, start: 0, tokens: vec![1, 2, 3] },
+            SequenceFeed { sequence: 4, start: 17, tokens: vec![0x0102_0304] },
+        ],
+        input: vec![6, 7],
+        ended: vec![8],
+    }
+}
+
+pub(crate) fn inference_answers() -> Vec<InferenceAnswer> {
+    use InferenceRefusal::{BadInput, Busy, Failed, UnknownSequence, UnknownState, WrongStage};
+    let refusals = [Busy, WrongStage, UnknownState, UnknownSequence, BadInput, Failed];
+    let mut answers = vec![InferenceAnswer::Fed(vec![1, 2, 3])];
+    answers.extend(refusals.map(InferenceAnswer::Refused));
+    answers
 }
 
 pub(crate) fn proof() -> Proof {

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
-    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Message, NumericProfile, PeerId, Receipt,
-    RefusalReason, RunId, Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
+    InferenceRefusal, Message, NumericProfile, PeerId, Receipt, RefusalReason, RunId, SequenceFeed, Signature, Signed,
+    StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -188,6 +189,33 @@ fn refusal_reason() -> impl Strategy<Value = RefusalReason> {
         RefusalReason::Unknown,
         RefusalReason::Failed,
     ])
+}
+
+pub(crate) fn inference_call() -> impl Strategy<Value = InferenceCall> {
+    let feed = (any::<u32>(), prop::collection::vec(any::<u32>(), 1..9));
+    let feeds = prop::collection::btree_map(any::<u64>(), feed, 0..5).prop_map(|feeds| {
+        let feed = |(sequence, (start, tokens))| SequenceFeed { sequence, start, tokens };
+        feeds.into_iter().map(feed).collect()
+    });
+    let bytes = prop::collection::vec(any::<u8>(), 0..100);
+    let ended = prop::collection::vec(any::<u64>(), 0..5);
+    ((run(), any::<u16>(), hash()), feeds, bytes, ended)
+        .prop_map(|((run, stage, state), feeds, input, ended)| InferenceCall { run, stage, state, feeds, input, ended })
+}
+
+pub(crate) fn inference_answer() -> impl Strategy<Value = InferenceAnswer> {
+    let refusal = prop::sample::select(vec![
+        InferenceRefusal::Busy,
+        InferenceRefusal::WrongStage,
+        InferenceRefusal::UnknownState,
+        InferenceRefusal::UnknownSequence,
+        InferenceRefusal::BadInput,
+        InferenceRefusal::Failed,
+    ]);
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..100).prop_map(InferenceAnswer::Fed),
+        refusal.prop_map(InferenceAnswer::Refused),
+    ]
 }
 
 pub(crate) fn proof() -> impl Strategy<Value = Proof> {
