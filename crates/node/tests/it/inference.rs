@@ -63,7 +63,7 @@ async fn an_answer_through_stages_is_the_whole_models_even_when_replicas_die() {
     let directory = tempfile::tempdir().unwrap();
     let (cluster, checkpoint, model) = finished(directory.path(), Space::Full).await;
     // Longer than what goes in one call.
-    let prompt = checkpoint.tokenizer.encode(&"No one who had ever seen Catherine Morland in her infancy ".repeat(3));
+    let prompt = checkpoint.tokenizer.encode(&"No one who had ever seen Catherine Morland in her infancy ".repeat(5));
     assert!(prompt.len() > 64 && prompt.len() + TOKENS < checkpoint.config.context, "{}", prompt.len());
     let (_, calm) = written(&model, &prompt, |_| {}).await;
     let route = model.route();
