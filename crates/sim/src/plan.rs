@@ -19,6 +19,7 @@
 mod calibration;
 mod cost;
 mod estimate;
+mod flow;
 mod peers;
 mod search;
 mod shapes;
@@ -31,6 +32,7 @@ use serde::Serialize;
 pub use self::calibration::Calibration;
 pub use self::cost::StageMemory;
 pub use self::estimate::{Bound, RoundTime};
+pub use self::flow::{FlowOptions, FlowReport, simulate};
 pub use self::peers::{PEERS_MAX, PeerGroup, PeerSpec, PeersError};
 pub use self::shapes::{PRESETS, ShapeError, model_shape};
 
@@ -259,7 +261,8 @@ impl Plan {
         let work = work(input, found);
         let unit_tokens = input.unit_tokens();
         let round_tokens = f64::from(found.units) * unit_tokens as f64;
-        let stages: Vec<StagePlan> = (0..found.costs.len()).map(|place| stage(&work, found, unit_tokens, place)).collect();
+        let stages: Vec<StagePlan> =
+            (0..found.costs.len()).map(|place| stage(&work, found, unit_tokens, place)).collect();
         let messages: f64 = stages.iter().map(|stage| stage.bytes_per_token).sum();
         let replicas = |stage: &StagePlan| f64::from(stage.replicas.iter().sum::<u32>());
         let exchanged: f64 = stages.iter().map(|stage| stage.exchange_bytes.0 * replicas(stage)).sum();
@@ -325,7 +328,10 @@ fn check(input: &PlanInput) -> Result<(), PlanError> {
         return wrong("the entries kept of 4096", "from 1 to 4096");
     }
     if input.stages.is_some_and(|stages| !(1..=layers.min(wire::STAGES_MAX)).contains(&stages)) {
-        return wrong("the number of stages", &format!("from 1 to {}: the layers, at most 256", layers.min(wire::STAGES_MAX)));
+        return wrong(
+            "the number of stages",
+            &format!("from 1 to {}: the layers, at most 256", layers.min(wire::STAGES_MAX)),
+        );
     }
     if input.batch.sequences == 0 || input.unit_tokens() == 0 || input.round_tokens == 0 || input.tokens == 0 {
         return wrong("the number of tokens", "at least 1");

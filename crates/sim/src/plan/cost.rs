@@ -106,8 +106,7 @@ impl Shape {
         let compression = Compression { chunk: 4096, keep: self.keep, beta: 0.95 };
         let pipeline = Some(Pipeline { stages, space: codec.space, precision: codec.precision });
         // Not validated: recipes that run stop at 2^32 parameters, and this one is for its arithmetic only.
-        let recipe =
-            Recipe { model: self.model, batch: self.batch, compression, pipeline, ..Recipe::default_run() };
+        let recipe = Recipe { model: self.model, batch: self.batch, compression, pipeline, ..Recipe::default_run() };
         StageShape::all(&recipe).iter().map(|shape| self.cost(&recipe, shape)).collect()
     }
 
@@ -119,8 +118,7 @@ impl Shape {
         let program = PROGRAM_BYTES + TOKENIZER_BYTES * config.vocab as u64 + budget.kernels;
         let StageBudget { weights, optimiser, gradients, activations, token_parts, exchange, .. } = budget;
         let window = MESSAGES_MIN * message;
-        let memory =
-            StageMemory { weights, optimiser, gradients, activations, token_parts, exchange, window, program };
+        let memory = StageMemory { weights, optimiser, gradients, activations, token_parts, exchange, window, program };
         let canonical = shape.layout().tensors();
         let full = shape.stage().layout();
         let multiplied = full.tensors().iter().filter(|tensor| matches!(tensor.kind, Kind::Matrix | Kind::Head));

@@ -260,7 +260,7 @@ impl Work<'_> {
     }
 
     /// Of the whole round: the slowest replica, and what shared processors and the peer that orders have to do for all.
-    fn round_exchange(&self, replicas: &Replicas, exchange: &[Vec<f64>]) -> f64 {
+    pub(crate) fn round_exchange(&self, replicas: &Replicas, exchange: &[Vec<f64>]) -> f64 {
         let held = |stage: usize, group: usize| f64::from(replicas[stage][group]);
         let places = || (0..self.costs.len()).flat_map(|stage| (0..self.groups.len()).map(move |group| (stage, group)));
         let slowest = places().filter(|(stage, group)| held(*stage, *group) > 0.0);

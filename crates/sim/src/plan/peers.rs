@@ -88,7 +88,9 @@ impl PeersError {
                 "write `[[peers]]` with `count = 200`, `memory = \"24GB\"`, `speed = \"25TFLOPS\"`, `link = \"80/20Mbps\"` and \
                  `round_trip = \"60ms\"`"
             }
-            _ => "write `200×(24GB,25TFLOPS,80/20Mbps,60ms)`: memory, peak speed, down/up, round trip; join groups by `+`",
+            _ => {
+                "write `200×(24GB,25TFLOPS,80/20Mbps,60ms)`: memory, peak speed, down/up, round trip; join groups by `+`"
+            }
         }
     }
 }
@@ -304,7 +306,8 @@ mod tests {
                     round_trip = \"60ms\"\n\n[[peers]]\ncount = 2\nmemory = \"4GB\"\nspeed = \"90GFLOPS\"\nprocessors = 2\n";
         let line = "200×(24GB,25TFLOPS,80/20Mbps,60ms)+2×(4GB,90GFLOPS,2cores)";
         assert_eq!(PeerGroup::from_toml(text), PeerGroup::parse_all(line));
-        for (text, said) in [("peers = 3", "invalid type"), ("", "missing field"), ("[[peers]]\ncount = 1\n", "memory")] {
+        for (text, said) in [("peers = 3", "invalid type"), ("", "missing field"), ("[[peers]]\ncount = 1\n", "memory")]
+        {
             let error = PeerGroup::from_toml(text).unwrap_err();
             assert!(error.to_string().contains(said) && error.hint().contains("[[peers]]"), "`{text}`: {error}");
         }

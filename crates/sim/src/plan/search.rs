@@ -30,6 +30,7 @@ pub(crate) struct Found {
     pub(crate) costs: Vec<StageCost>,
     pub(crate) replicas: Replicas,
     pub(crate) units: u32,
+    pub(crate) unit_tokens: u64,
     pub(crate) estimate: Estimate,
     pub(crate) tokens_per_s: f64,
 }
@@ -135,7 +136,7 @@ fn best_of(input: &PlanInput, codec: Codec, stages: usize) -> Result<Found, Plan
         }
     }
     let (tokens_per_s, replicas, units, estimate) = found.expect("the whole of the peers was tried first");
-    Ok(Found { codec, costs, replicas, units, estimate, tokens_per_s })
+    Ok(Found { codec, costs, replicas, units, unit_tokens: input.unit_tokens(), estimate, tokens_per_s })
 }
 
 /// Units of a round: what was asked for, as far as commitments have room.
@@ -180,9 +181,13 @@ fn refusal(work: &Work<'_>, stage: usize) -> PlanError {
     let needed = cost.memory.total();
     let holders = work.groups.iter().filter(|group| group.peer.memory_bytes >= needed).map(|group| group.count).sum();
     match needed > largest {
-        true => {
-            PlanError::TooLittleMemory { needed, largest, stages: work.costs.len(), layers: cost.layers, ends: cost.first || cost.last }
-        }
+        true => PlanError::TooLittleMemory {
+            needed,
+            largest,
+            stages: work.costs.len(),
+            layers: cost.layers,
+            ends: cost.first || cost.last,
+        },
         false => PlanError::TooFewPeers { peers, stages: work.costs.len(), needed, holders },
     }
 }

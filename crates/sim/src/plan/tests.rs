@@ -2,7 +2,7 @@ use super::cost::Shape;
 use super::*;
 
 /// Everything reaches the peak, and nothing else takes time.
-const IDEAL: Calibration = Calibration {
+pub(super) const IDEAL: Calibration = Calibration {
     efficiency: 1.0,
     pass_s: 0.0,
     byte_s: 0.0,
@@ -12,7 +12,7 @@ const IDEAL: Calibration = Calibration {
     runs: (0, 0),
 };
 
-fn input(peers: &str) -> PlanInput {
+pub(super) fn input(peers: &str) -> PlanInput {
     PlanInput {
         model: model_shape("layers=8,width=512,vocab=4096").unwrap(),
         groups: PeerGroup::parse_all(peers).unwrap(),
