@@ -33,7 +33,7 @@ pub use self::calibration::Calibration;
 pub use self::cost::StageMemory;
 pub use self::estimate::{Bound, RoundTime};
 pub use self::flow::{FlowOptions, FlowReport, simulate};
-pub use self::peers::{PEERS_MAX, PeerGroup, PeerSpec, PeersError};
+pub use self::peers::{PEERS_MAX, PeerGroup, PeerSpec, PeersError, parse_rate};
 pub use self::shapes::{PRESETS, ShapeError, model_shape};
 
 use self::estimate::Work;

@@ -258,6 +258,19 @@ fn put<T>(place: &mut Option<T>, value: T, what: &'static str) -> Result<(), Pee
     }
 }
 
+/// Reads a rate such as `1Gbps`, in bits per second.
+///
+/// # Errors
+/// [`PeersError`] when it is none, or out of range.
+pub fn parse_rate(text: &str) -> Result<f64, PeersError> {
+    let part = || text.to_owned();
+    match with_unit(text.trim(), &RATE_UNITS) {
+        None => Err(PeersError::Part { part: part() }),
+        Some(rate) if (1e3..=1e13).contains(&rate) => Ok(rate),
+        Some(_) => Err(PeersError::Range { part: part(), range: RATE_RANGE }),
+    }
+}
+
 /// `80/20Mbps`, `1Gbps/200Mbps` or `100Mbps`.
 fn rates(part: &str) -> Option<(f64, f64)> {
     let (down, up) = part.split_once('/').unwrap_or((part, part));
