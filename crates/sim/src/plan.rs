@@ -186,6 +186,10 @@ pub struct StagePlan {
     pub layers: (usize, usize),
     /// Canonical parameters.
     pub parameters: u64,
+    /// FLOPs of a unit, forward and backward.
+    pub unit_flops: (f64, f64),
+    /// Seconds of a unit forward and backward at the first group that holds it, each with what a pass takes besides its products.
+    pub unit_s: (f64, f64),
     /// Replicas by group of peers.
     pub replicas: Vec<u32>,
     /// What a member takes, with the window of the group that has the smallest.
@@ -257,6 +261,15 @@ impl Plan {
         Ok(Self::describe(input, &found, limit))
     }
 
+    /// Tokens per second that are planned, without what bounds them.
+    ///
+    /// # Errors
+    /// As [`Plan::of`].
+    pub fn tokens_per_s(input: &PlanInput) -> Result<f64, PlanError> {
+        check(input)?;
+        Ok(search(input)?.tokens_per_s)
+    }
+
     fn describe(input: &PlanInput, found: &Found, limit: Limit) -> Self {
         let work = work(input, found);
         let unit_tokens = input.unit_tokens();
@@ -305,6 +318,11 @@ fn stage(work: &Work<'_>, found: &Found, unit_tokens: u64, place: usize) -> Stag
     StagePlan {
         layers: cost.layers,
         parameters: cost.parameters,
+        unit_flops: (cost.forward_flops, cost.backward_flops),
+        unit_s: held().next().map_or((0.0, 0.0), |group| {
+            let peer = &work.groups[group].peer;
+            (cost.forward_s(peer, work.calibration), cost.backward_s(peer, work.calibration, time.again[group]))
+        }),
         replicas: replicas.clone(),
         memory: cost.memory_with(window),
         window,

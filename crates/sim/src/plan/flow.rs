@@ -33,6 +33,9 @@ use crate::random::Random;
 const EVENTS_MAX: u64 = 400_000_000;
 /// A round may close without all of its units after so many times the planned time.
 const DEADLINE: f64 = 3.0;
+/// Rounds count once they no longer get faster by more than this, because windows have grown; or after so many.
+const SETTLED: f64 = 0.02;
+const SETTLING_ROUNDS_MAX: u64 = 24;
 /// A run that takes so many times as long as planned is given up.
 const PATIENCE: f64 = 50.0;
 
@@ -41,7 +44,7 @@ const PATIENCE: f64 = 50.0;
 pub struct FlowOptions {
     /// What every random choice follows from.
     pub seed: u64,
-    /// Rounds that count, at least 1. One more goes before them, in which windows grow.
+    /// Rounds that count, at least 1. Others go before them, in which windows grow.
     pub rounds: u64,
     /// Mean time that a peer stays, in seconds; none for peers that never leave.
     pub life_s: Option<f64>,
@@ -157,6 +160,9 @@ struct Flow<'a> {
     open: bool,
     /// Whether a round could not begin, because a stage had nobody.
     stalled: bool,
+    /// When this round began, and how long the fastest took, in microseconds.
+    round_from: Time,
+    fastest_us: u64,
     /// When the rounds that count began.
     counted_from: Option<Time>,
     handled: u64,
@@ -189,6 +195,8 @@ impl<'a> Flow<'a> {
             round: 0,
             open: false,
             stalled: false,
+            round_from: Time::default(),
+            fastest_us: u64::MAX,
             counted_from: None,
             handled: 0,
             report: FlowReport {
@@ -216,7 +224,7 @@ impl<'a> Flow<'a> {
             self.plan_departure(peer);
         }
         self.start_round();
-        let planned = self.found.estimate.round.total_s() * (self.options.rounds + 1) as f64;
+        let planned = self.found.estimate.round.total_s() * (self.options.rounds + SETTLING_ROUNDS_MAX) as f64;
         let patience = Time::default().after(micros(PATIENCE * planned + 1000.0 * self.options.away_s));
         while self.report.rounds < self.options.rounds && self.handled < EVENTS_MAX {
             let Some((at, event)) = self.events.next() else { break };
@@ -259,19 +267,28 @@ impl<'a> Flow<'a> {
             Event::Deadline { round } if round == self.round && self.open => self.end_round(),
             Event::Deadline { .. } => {}
             Event::RoundOver { round } if round == self.round => {
-                if self.counted_from.is_some() {
-                    self.report.rounds += 1;
-                    self.report.left_out += self.missing;
-                } else {
-                    // The first round fills the windows.
-                    self.counted_from = Some(self.now);
-                    let now = self.now;
-                    self.peers.iter_mut().for_each(|peer| peer.count_from(now));
-                }
+                self.close_round();
                 self.round += 1;
                 self.start_round();
             }
             Event::RoundOver { .. } => {}
+        }
+    }
+
+    /// Counts a round, or decides that the next ones count.
+    fn close_round(&mut self) {
+        if self.counted_from.is_some() {
+            self.report.rounds += 1;
+            self.report.left_out += self.missing;
+            return;
+        }
+        let took_us = self.now.since(self.round_from);
+        let settled = self.missing == 0 && took_us as f64 > (1.0 - SETTLED) * self.fastest_us as f64;
+        self.fastest_us = self.fastest_us.min(took_us);
+        if settled || self.round >= SETTLING_ROUNDS_MAX {
+            self.counted_from = Some(self.now);
+            let now = self.now;
+            self.peers.iter_mut().for_each(|peer| peer.count_from(now));
         }
     }
 
@@ -284,6 +301,7 @@ impl<'a> Flow<'a> {
         if empty {
             return;
         }
+        self.round_from = self.now;
         self.peers.iter_mut().for_each(Replica::begin_round);
         self.left = self.cells.len() as u64;
         for cell in &mut self.cells {

@@ -1,0 +1,290 @@
+//! Calibrates the planner: tokens per second of local clusters, against what is planned for this machine.
+//!
+//! First the machine: its peak, and what the trainer reaches of it in each model, with all cores at work. Then some clusters of peers on
+//! its cores. Three constants are fitted on some of them (seconds of a pass, of a byte, of a parameter at the end of a round); the
+//! errors of the others are what the planner says of itself ([`sim::plan::Calibration`]).
+//!
+//! Run: `cargo bench -p node --bench plan -- [rounds=N] [only=N]`.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error")]
+
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use learn::boundary::Codec;
+use learn::data::Corpus;
+use learn::pipeline::{MicroBatch, STAGE_SLOTS, StageShape, StageState, StageWorker};
+use learn::{Recipe, recipe::BatchShape};
+use model::Config;
+use node::{Cluster, ClusterConfig, Cores, LinkSpec, Workload, probe};
+use sim::plan::{Calibration, FlowOptions, PeerGroup, PeerSpec, Plan, PlanInput, simulate};
+use tensor::Context;
+use tensor::gemm::multiply_add_burst;
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Rounds that do not count.
+const WARM_ROUNDS: u64 = 2;
+/// Seconds that the trainer of one model is timed.
+const TIMED_S: f64 = 2.0;
+
+/// A cluster.
+struct Case {
+    width: usize,
+    stages: usize,
+    peers: u32,
+    codec: &'static str,
+    link: Option<&'static str>,
+    /// Whether the constants are fitted on it.
+    fitted: bool,
+}
+
+const fn case(
+    width: usize,
+    (stages, peers): (usize, u32),
+    codec: &'static str,
+    link: Option<&'static str>,
+    fitted: bool,
+) -> Case {
+    Case { width, stages, peers, codec, link, fitted }
+}
+
+const CASES: [Case; 14] = [
+    case(256, (2, 2), "full,f32", None, true),
+    case(256, (4, 8), "full,int8", None, true),
+    case(512, (2, 4), "full,int8", None, true),
+    case(512, (4, 4), "full,f32", None, true),
+    case(256, (4, 8), "full,f32", Some("40M/40M,50ms"), true),
+    case(512, (2, 4), "full,f32", Some("20M/20M,20ms"), true),
+    case(256, (2, 4), "full,f32", None, false),
+    case(256, (4, 4), "full,int8", None, false),
+    case(512, (2, 2), "full,int8", None, false),
+    case(512, (4, 8), "full,f32", None, false),
+    case(512, (2, 8), "full,int8", None, false),
+    case(256, (2, 4), "full,f32", Some("20M/20M,50ms"), false),
+    case(256, (4, 8), "full,int8", Some("80M/20M,60ms"), false),
+    case(512, (4, 8), "full,f32", Some("40M/40M,50ms"), false),
+];
+
+fn main() {
+    let number = |name: &str, default: u64| {
+        let named = |argument: String| argument.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        std::env::args().find_map(named).map_or(default, |text| text.parse().unwrap())
+    };
+    let (rounds, only) = (number("rounds", 4), number("only", CASES.len() as u64) as usize);
+    let (cores, peak) = (probe::cores(), peak_flops());
+    println!("{cores} cores, {:.1} GFLOP/s of peak each", peak / 1e9);
+    let mut machine = Vec::new();
+    for width in [256, 512] {
+        let reached = trainer_flops(width, cores);
+        println!(
+            "width {width}: {:.1} GFLOP/s of each core in training, {:.1} % of peak",
+            reached / 1e9,
+            100.0 * reached / peak
+        );
+        machine.push((width, reached / peak));
+    }
+    let mut runs = Vec::new();
+    for case in &CASES[..only.min(CASES.len())] {
+        let measured = run(case, rounds);
+        let efficiency = machine.iter().find(|(width, _)| *width == case.width).unwrap().1;
+        println!("{} {measured:.0} tokens/s", name(case));
+        runs.push((case, input(case, peak, efficiency, cores), measured));
+    }
+    let constants = fit(&runs);
+    report(&runs, constants);
+}
+
+fn name(case: &Case) -> String {
+    let Case { width, stages, peers, codec, link, .. } = case;
+    format!("| {width} | {stages} | {peers} | {codec} | {} |", link.unwrap_or("none"))
+}
+
+fn recipe(case: &Case) -> Recipe {
+    let codec: Codec = case.codec.parse().unwrap();
+    let mut recipe = Recipe::default_run().in_stages(case.stages, codec.space, codec.precision);
+    let width = case.width;
+    recipe.rounds = 200;
+    recipe.model = Config { width, heads: width / 32, kv_heads: width / 64, ff: 3 * width, ..recipe.model };
+    recipe.batch = BatchShape { sequences: 2, tokens: 256 };
+    recipe.units_per_round = 32;
+    recipe.evaluation.every_rounds = recipe.rounds;
+    recipe.validate().unwrap();
+    recipe
+}
+
+/// What the planner is told of a cluster.
+fn input(case: &Case, peak: f64, efficiency: f64, cores: usize) -> PlanInput {
+    let recipe = recipe(case);
+    let link: LinkSpec = case.link.map_or_else(LinkSpec::default, |link| link.parse().unwrap());
+    let rate = |bits: Option<u64>| bits.map_or(f64::INFINITY, |bits| bits as f64);
+    let peer = PeerSpec {
+        memory_bytes: 4 << 30,
+        flops: peak,
+        up_bits_per_s: rate(link.up_bits_per_s),
+        down_bits_per_s: rate(link.down_bits_per_s),
+        round_trip_s: link.round_trip_us as f64 / 1e6,
+    };
+    PlanInput {
+        model: recipe.model,
+        groups: vec![PeerGroup { count: case.peers, peer, processors: Some(cores as u32) }],
+        batch: recipe.batch,
+        round_tokens: recipe.round_tokens(),
+        keep: recipe.compression.keep,
+        tokens: recipe.total_tokens(),
+        stages: Some(case.stages),
+        codec: Some(case.codec.parse().unwrap()),
+        slots: STAGE_SLOTS,
+        all_peers: true,
+        orderer_bits_per_s: rate(link.down_bits_per_s),
+        calibration: Calibration { efficiency, ..Calibration::MEASURED },
+    }
+}
+
+/// Multiply-adds in registers of one core, FLOP/s.
+fn peak_flops() -> f64 {
+    const STEPS: usize = 20_000_000;
+    let ctx = Context::single();
+    let timed = |_| {
+        let start = Instant::now();
+        let flops = multiply_add_burst(&ctx, black_box(STEPS));
+        flops as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(timed).fold(0.0, f64::max)
+}
+
+/// FLOP/s of one core in the trainer of the whole model, while all cores train.
+fn trainer_flops(width: usize, cores: usize) -> f64 {
+    let case = case(width, (1, 1), "full,f32", None, false);
+    let (recipe, corpus) = (Arc::new(recipe(&case)), Arc::new(Corpus::bundled().unwrap()));
+    let plan = Plan::of(&input(&case, 1e9, 1.0, 1)).unwrap();
+    let flops = plan.stages[0].unit_flops.0 + plan.stages[0].unit_flops.1;
+    let barrier = Arc::new(Barrier::new(cores));
+    let train = move |recipe: Arc<Recipe>, corpus: Arc<Corpus>, barrier: Arc<Barrier>| {
+        let shape = StageShape::all(&recipe).remove(0);
+        let ctx = recipe.context(1);
+        let state = StageState::genesis(&ctx, &recipe, &shape);
+        let mut worker = StageWorker::new(ctx, &recipe, shape, Default::default(), &state, 1);
+        let batch = MicroBatch::derive(&recipe, &corpus, [7; 32]);
+        let mut turn = || worker.turn(&batch, None, learn::boundary::Precision::F32, true).unwrap();
+        turn();
+        barrier.wait();
+        let (start, mut units) = (Instant::now(), 0);
+        while start.elapsed().as_secs_f64() < TIMED_S {
+            black_box(turn());
+            units += 1;
+        }
+        f64::from(units) * flops / start.elapsed().as_secs_f64()
+    };
+    let threads: Vec<_> = (0..cores)
+        .map(|_| {
+            let (recipe, corpus, barrier) = (recipe.clone(), corpus.clone(), barrier.clone());
+            std::thread::spawn(move || train(recipe, corpus, barrier))
+        })
+        .collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).sum::<f64>() / cores as f64
+}
+
+/// Tokens per second of a cluster.
+fn run(case: &Case, rounds: u64) -> f64 {
+    let home = tempfile::tempdir().unwrap();
+    let config = ClusterConfig {
+        home: home.path().to_owned(),
+        workload: Arc::new(Workload::new(recipe(case), Corpus::bundled().unwrap()).unwrap()),
+        data: None,
+        peers: case.peers as usize,
+        cores: Cores::all(),
+        processes: None,
+        link: case.link.map(|link| link.parse().unwrap()),
+        memory: None,
+        fresh: false,
+        baseline: None,
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cluster = Cluster::start(config).await.unwrap();
+        let mut status = cluster.members()[0].status();
+        let done = WARM_ROUNDS + rounds;
+        let reports = status.wait_for(|status| status.rounds.len() as u64 >= done).await.unwrap().rounds.clone();
+        let (first, last) = (reports[WARM_ROUNDS as usize - 1], reports[done as usize - 1]);
+        let seconds = (last.closed_us - first.closed_us) as f64 / 1e6;
+        cluster.kill().await;
+        (last.tokens - first.tokens) as f64 / seconds
+    })
+}
+
+type Run<'a> = (&'a Case, PlanInput, f64);
+
+/// An input with other constants.
+fn with(input: &PlanInput, [pass_s, byte_s, parameter_s]: [f64; 3]) -> PlanInput {
+    let calibration = Calibration { pass_s, byte_s, parameter_s, ..input.calibration };
+    PlanInput { calibration, ..input.clone() }
+}
+
+/// Fits the constants on the runs that are meant for it: least squares of the logarithms, one constant after the other.
+fn fit(runs: &[Run<'_>]) -> [f64; 3] {
+    let miss = |constants: [f64; 3]| -> f64 {
+        let of = |(_, input, measured): &Run<'_>| {
+            (Plan::tokens_per_s(&with(input, constants)).unwrap() / measured).ln().powi(2)
+        };
+        runs.iter().filter(|(case, ..)| case.fitted).map(of).sum()
+    };
+    let mut best = [1e-3, 1e-9, 1e-8];
+    let mut least = miss(best);
+    for step in [4.0, 2.0, 1.4, 1.1, 1.03, 1.01] {
+        for _ in 0..40 {
+            let before = least;
+            for at in 0..best.len() {
+                for factor in [step, 1.0 / step] {
+                    let mut tried = best;
+                    tried[at] = (tried[at] * factor).max(1e-12);
+                    let missed = miss(tried);
+                    if missed < least {
+                        (best, least) = (tried, missed);
+                    }
+                }
+            }
+            if least >= before {
+                break;
+            }
+        }
+    }
+    best
+}
+
+fn report(runs: &[Run<'_>], constants: [f64; 3]) {
+    let [pass_s, byte_s, parameter_s] = constants;
+    println!("\npass {:.0} µs, byte {:.2} ns, parameter {:.1} ns\n", pass_s * 1e6, byte_s * 1e9, parameter_s * 1e9);
+    println!("| width | stages | peers | codec | link | measured, tokens/s | planned | error | simulated | |");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    let (mut fitted, mut others) = (Vec::new(), Vec::new());
+    for (case, input, measured) in runs {
+        let input = with(input, constants);
+        let planned = Plan::tokens_per_s(&input).unwrap();
+        let options = FlowOptions { seed: 1, rounds: 4, life_s: None, away_s: 1.0 };
+        let simulated = simulate(&input, &options).unwrap().tokens_per_s;
+        let error = planned / measured - 1.0;
+        let errors = if case.fitted { &mut fitted } else { &mut others };
+        errors.push(error.abs());
+        println!(
+            "{} {measured:.0} | {planned:.0} | {:+.1} % | {simulated:.0} ({:+.1} %) | {} |",
+            name(case),
+            100.0 * error,
+            100.0 * (simulated / measured - 1.0),
+            if case.fitted { "fitted" } else { "held out" }
+        );
+    }
+    for (name, errors) in [("fitted", fitted), ("held out", others)] {
+        let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+        let most = errors.iter().copied().fold(0.0, f64::max);
+        println!(
+            "\n{name}: {} runs, error {:.1} % in the mean, {:.1} % at most",
+            errors.len(),
+            100.0 * mean,
+            100.0 * most
+        );
+    }
+}
