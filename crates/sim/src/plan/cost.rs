@@ -65,7 +65,8 @@ impl StageMemory {
         self.without_window() + self.window
     }
 
-    pub(crate) fn without_window(&self) -> u64 {
+    /// All but the window of units under way.
+    pub fn without_window(&self) -> u64 {
         let Self { weights, optimiser, gradients, activations, token_parts, exchange, program, .. } = *self;
         weights + optimiser + gradients + activations + token_parts + exchange + program
     }
