@@ -4,7 +4,8 @@
 //! its cores. Three constants are fitted on some of them (seconds of a pass, of a byte, of a parameter at the end of a round); the
 //! errors of the others are what the planner says of itself ([`sim::plan::Calibration`]).
 //!
-//! Run: `cargo bench -p node --bench plan -- [rounds=N] [only=N]`.
+//! Run: `cargo bench -p node --bench plan -- [rounds=N] [again=FILE]`, where FILE has what an earlier run
+//! printed, and is fitted again.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error")]
 
@@ -32,7 +33,7 @@ const WARM_ROUNDS: u64 = 2;
 const TIMED_S: f64 = 2.0;
 /// What other programs may take of the processors while something is timed; it is timed again otherwise, up to so many times.
 const OTHERS_MAX: f64 = 0.08;
-const TRIES: u32 = 2;
+const TRIES: u32 = 1;
 
 /// A cluster.
 struct Case {
@@ -73,33 +74,47 @@ const CASES: [Case; 14] = [
 ];
 
 fn main() {
-    let number = |name: &str, default: u64| {
+    let argument = |name: &str| {
         let named = |argument: String| argument.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
-        std::env::args().find_map(named).map_or(default, |text| text.parse().unwrap())
+        std::env::args().find_map(named)
     };
-    let (rounds, only) = (number("rounds", 4), number("only", CASES.len() as u64) as usize);
-    let (cores, peak) = (probe::cores(), peak_flops());
+    let rounds = argument("rounds").map_or(3, |text| text.parse().unwrap());
+    let said = argument("again").map(|path| std::fs::read_to_string(path).unwrap());
+    let again = |start: &str| said.as_deref().and_then(|said| numbers_after(said, start));
+    let cores = probe::cores();
+    let peak = again(&format!("{cores} cores, ")).map_or_else(peak_flops, |numbers| numbers[0] * 1e9);
     println!("{cores} cores, {:.1} GFLOP/s of peak each", peak / 1e9);
     let mut machine = Vec::new();
     for width in [256, 512] {
-        let (reached, others) = quietly(|| trainer_flops(width, cores));
-        println!(
-            "width {width}: {:.1} GFLOP/s of each core in training, {:.1} % of peak; others took {:.0} %",
-            reached / 1e9,
-            100.0 * reached / peak,
-            100.0 * others
-        );
+        let start = format!("width {width}: ");
+        let reached = again(&start).map_or_else(|| quietly(|| trainer_flops(width, cores)).0, |numbers| numbers[0] * 1e9);
+        let part = 100.0 * reached / peak;
+        println!("{start}{:.1} GFLOP/s of each core in training, {part:.1} % of peak", reached / 1e9);
         machine.push((width, reached / peak));
     }
     let mut runs = Vec::new();
-    for case in &CASES[..only.min(CASES.len())] {
-        let (measured, others) = quietly(|| run(case, rounds));
+    for case in &CASES {
+        let name = name(case);
+        let measured = match (&said, again(&name)) {
+            (Some(_), None) => continue,
+            (_, Some(numbers)) => (numbers[0], numbers[1] / 100.0),
+            (None, None) => quietly(|| run(case, rounds)),
+        };
+        let (measured, others) = measured;
         let efficiency = machine.iter().find(|(width, _)| *width == case.width).unwrap().1;
-        println!("{} {measured:.0} tokens/s; others took {:.0} %", name(case), 100.0 * others);
-        runs.push((case, input(case, peak, efficiency, cores), measured));
+        println!("{name} {measured:.0} tokens/s; others took {:.0} %", 100.0 * others);
+        // What other programs took was not there for the run.
+        let share = 1.0 - others.clamp(0.0, 0.9);
+        runs.push(Run { case, input: input(case, peak, efficiency, cores), measured, share });
     }
     let constants = fit(&runs);
     report(&runs, constants);
+}
+
+/// The numbers in the line of an earlier run's output that starts like this.
+fn numbers_after(said: &str, start: &str) -> Option<Vec<f64>> {
+    let line = said.lines().find_map(|line| line.strip_prefix(start))?;
+    Some(line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
 }
 
 /// Times something while other programs take little of the processors, if they let it: the time with the least of them, and their part.
@@ -250,21 +265,31 @@ fn run(case: &Case, rounds: u64) -> f64 {
     })
 }
 
-type Run<'a> = (&'a Case, PlanInput, f64);
+/// A cluster that ran.
+struct Run<'a> {
+    case: &'a Case,
+    input: PlanInput,
+    /// Tokens per second.
+    measured: f64,
+    /// The part of the processors that other programs left.
+    share: f64,
+}
 
-/// An input with other constants.
-fn with(input: &PlanInput, [pass_s, byte_s, parameter_s]: [f64; 3]) -> PlanInput {
-    let calibration = Calibration { pass_s, byte_s, parameter_s, ..input.calibration };
-    PlanInput { calibration, ..input.clone() }
+impl Run<'_> {
+    /// What the planner is told, with these constants: processors are as much slower as others took of them.
+    fn with(&self, [pass_s, byte_s, parameter_s]: [f64; 3]) -> PlanInput {
+        let [pass_s, byte_s, parameter_s] = [pass_s, byte_s, parameter_s].map(|seconds| seconds / self.share);
+        let efficiency = self.input.calibration.efficiency * self.share;
+        let calibration = Calibration { efficiency, pass_s, byte_s, parameter_s, ..self.input.calibration };
+        PlanInput { calibration, ..self.input.clone() }
+    }
 }
 
 /// Fits the constants on the runs that are meant for it: least squares of the logarithms, one constant after the other.
 fn fit(runs: &[Run<'_>]) -> [f64; 3] {
     let miss = |constants: [f64; 3]| -> f64 {
-        let of = |(_, input, measured): &Run<'_>| {
-            (Plan::tokens_per_s(&with(input, constants)).unwrap() / measured).ln().powi(2)
-        };
-        runs.iter().filter(|(case, ..)| case.fitted).map(of).sum()
+        let of = |run: &Run<'_>| (Plan::tokens_per_s(&run.with(constants)).unwrap() / run.measured).ln().powi(2);
+        runs.iter().filter(|run| run.case.fitted).map(of).sum()
     };
     let mut best = [1e-3, 1e-9, 1e-8];
     let mut least = miss(best);
@@ -292,11 +317,13 @@ fn fit(runs: &[Run<'_>]) -> [f64; 3] {
 fn report(runs: &[Run<'_>], constants: [f64; 3]) {
     let [pass_s, byte_s, parameter_s] = constants;
     println!("\npass {:.0} µs, byte {:.2} ns, parameter {:.1} ns\n", pass_s * 1e6, byte_s * 1e9, parameter_s * 1e9);
-    println!("| width | stages | peers | codec | link | measured, tokens/s | planned | error | simulated | |");
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| width | stages | peers | codec | link | others took | measured, tokens/s | planned | error | simulated | |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let (mut fitted, mut others) = (Vec::new(), Vec::new());
-    for (case, input, measured) in runs {
-        let input = with(input, constants);
+    for run in runs {
+        let (case, input, measured) = (run.case, run.with(constants), run.measured);
         let planned = Plan::tokens_per_s(&input).unwrap();
         let options = FlowOptions { seed: 1, rounds: 4, life_s: None, away_s: 1.0 };
         let simulated = simulate(&input, &options).unwrap().tokens_per_s;
@@ -304,8 +331,9 @@ fn report(runs: &[Run<'_>], constants: [f64; 3]) {
         let errors = if case.fitted { &mut fitted } else { &mut others };
         errors.push(error.abs());
         println!(
-            "{} {measured:.0} | {planned:.0} | {:+.1} % | {simulated:.0} ({:+.1} %) | {} |",
+            "{} {:.0} % | {measured:.0} | {planned:.0} | {:+.1} % | {simulated:.0} ({:+.1} %) | {} |",
             name(case),
+            100.0 * (1.0 - run.share),
             100.0 * error,
             100.0 * (simulated / measured - 1.0),
             if case.fitted { "fitted" } else { "held out" }
