@@ -1,7 +1,7 @@
 //! Calibrates the planner: tokens per second of local clusters, against what is planned for this machine.
 //!
 //! First the machine: its peak, and what the trainer reaches of it in each model, with all cores at work. Then some clusters of peers on
-//! its cores. Three constants are fitted on some of them (seconds of a pass, of a byte, of a parameter at the end of a round); the
+//! its cores. Three constants are fitted on some of them (seconds of a pass and of the end of a round, the share of a link); the
 //! errors of the others are what the planner says of itself ([`sim::plan::Calibration`]).
 //!
 //! Run: `cargo bench -p node --bench plan -- [rounds=N] [again=FILE]`, where FILE has what an earlier run
@@ -87,7 +87,8 @@ fn main() {
     let mut machine = Vec::new();
     for width in [256, 512] {
         let start = format!("width {width}: ");
-        let reached = again(&start).map_or_else(|| quietly(|| trainer_flops(width, cores)).0, |numbers| numbers[0] * 1e9);
+        let reached =
+            again(&start).map_or_else(|| quietly(|| trainer_flops(width, cores)).0, |numbers| numbers[0] * 1e9);
         let part = 100.0 * reached / peak;
         println!("{start}{:.1} GFLOP/s of each core in training, {part:.1} % of peak", reached / 1e9);
         machine.push((width, reached / peak));
@@ -179,7 +180,7 @@ fn input(case: &Case, peak: f64, efficiency: f64, cores: usize) -> PlanInput {
     };
     PlanInput {
         model: recipe.model,
-        groups: vec![PeerGroup { count: case.peers, peer, processors: Some(cores as u32) }],
+        groups: vec![PeerGroup { count: case.peers, peer, processors: Some(cores as f64) }],
         batch: recipe.batch,
         round_tokens: recipe.round_tokens(),
         keep: recipe.compression.keep,
@@ -276,12 +277,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What the planner is told, with these constants: processors are as much slower as others took of them.
-    fn with(&self, [pass_s, byte_s, parameter_s]: [f64; 3]) -> PlanInput {
-        let [pass_s, byte_s, parameter_s] = [pass_s, byte_s, parameter_s].map(|seconds| seconds / self.share);
-        let efficiency = self.input.calibration.efficiency * self.share;
-        let calibration = Calibration { efficiency, pass_s, byte_s, parameter_s, ..self.input.calibration };
-        PlanInput { calibration, ..self.input.clone() }
+    /// What the planner is told, with these constants. What other programs took is not there for the run.
+    fn with(&self, [pass_s, round_s, link]: [f64; 3]) -> PlanInput {
+        let calibration = Calibration { pass_s, round_s, link: link.min(1.0), ..self.input.calibration };
+        let group = self.input.groups[0];
+        let processors = group.processors.map(|processors| processors * self.share);
+        PlanInput { calibration, groups: vec![PeerGroup { processors, ..group }], ..self.input.clone() }
     }
 }
 
@@ -291,7 +292,7 @@ fn fit(runs: &[Run<'_>]) -> [f64; 3] {
         let of = |run: &Run<'_>| (Plan::tokens_per_s(&run.with(constants)).unwrap() / run.measured).ln().powi(2);
         runs.iter().filter(|run| run.case.fitted).map(of).sum()
     };
-    let mut best = [1e-3, 1e-9, 1e-8];
+    let mut best = [1e-3, 0.1, 0.9];
     let mut least = miss(best);
     for step in [4.0, 2.0, 1.4, 1.1, 1.03, 1.01] {
         for _ in 0..40 {
@@ -315,8 +316,8 @@ fn fit(runs: &[Run<'_>]) -> [f64; 3] {
 }
 
 fn report(runs: &[Run<'_>], constants: [f64; 3]) {
-    let [pass_s, byte_s, parameter_s] = constants;
-    println!("\npass {:.0} µs, byte {:.2} ns, parameter {:.1} ns\n", pass_s * 1e6, byte_s * 1e9, parameter_s * 1e9);
+    let [pass_s, round_s, link] = constants;
+    println!("\npass {:.0} µs, end of a round {round_s:.3} s, link {:.3}\n", pass_s * 1e6, link.min(1.0));
     println!(
         "| width | stages | peers | codec | link | others took | measured, tokens/s | planned | error | simulated | |"
     );

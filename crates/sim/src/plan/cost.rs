@@ -175,10 +175,8 @@ impl StageCost {
         self.pass_s(flops, peer, calibration) - fixed
     }
 
-    /// A pass gets a message and sends one, where there is a neighbour.
     fn pass_s(&self, flops: f64, peer: &PeerSpec, calibration: &Calibration) -> f64 {
-        let bytes = (self.message * self.messages()) as f64;
-        flops / (calibration.efficiency * peer.flops) + calibration.pass_s + calibration.byte_s * bytes
+        flops / (calibration.efficiency * peer.flops) + calibration.pass_s
     }
 
     /// Seconds of processor that the end of a round takes: residual, payload, aggregate, step and the new state.

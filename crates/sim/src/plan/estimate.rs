@@ -106,8 +106,7 @@ impl Work<'_> {
         let none = vec![vec![false; self.groups.len()]; self.costs.len()];
         let first = self.passes(replicas, &none);
         let needed = self.needed(replicas, &first);
-        let slots = self.slots as f64 + 1e-6;
-        let again: Vec<Vec<bool>> = needed.iter().map(|stage| stage.iter().map(|n| *n > slots).collect()).collect();
+        let again = self.again(replicas, &first, &needed);
         let passes = self.passes(replicas, &again);
         let (rates, units) = (self.rates(replicas, &passes), f64::from(units));
         let (slowest, rate) =
@@ -137,7 +136,7 @@ impl Work<'_> {
     pub(crate) fn link_interval(&self, stage: usize, group: usize) -> f64 {
         let (cost, peer) = (&self.costs[stage], &self.groups[group].peer);
         let busy = cost.forward_s(peer, self.calibration) + cost.backward_s(peer, self.calibration, false);
-        let bits = 8.0 * (cost.message * cost.messages()) as f64;
+        let bits = 8.0 * (cost.message * cost.messages()) as f64 / self.calibration.link;
         busy.max(bits / peer.up_bits_per_s).max(bits / peer.down_bits_per_s)
     }
 
@@ -168,7 +167,7 @@ impl Work<'_> {
 
     /// A message down and one back over the boundary after a stage.
     fn boundary_s(&self, replicas: &Replicas, stage: usize) -> f64 {
-        let bits = 8.0 * self.costs[stage].message as f64;
+        let bits = 8.0 * self.costs[stage].message as f64 / self.calibration.link;
         let of = |place: usize, value: &dyn Fn(&PeerGroup) -> f64| {
             let values: Vec<f64> = self.groups.iter().map(value).collect();
             mean(&replicas[place], &values)
@@ -182,6 +181,21 @@ impl Work<'_> {
         forward + backward + of(upper, &trip) + of(lower, &trip)
     }
 
+    /// Whether forwards are computed again: more units are under way than activations are kept. A stage with time to spare has as many as
+    /// its window lets it, which is [`window_bound`]; one without has what keeps it busy, and the one that it computes.
+    fn again(&self, replicas: &Replicas, passes: &Passes, needed: &[Vec<f64>]) -> Vec<Vec<bool>> {
+        let rates = self.rates(replicas, passes);
+        let slowest = rates.iter().copied().fold(self.shared_rate(replicas, passes), f64::min);
+        let of = |stage: usize, group: usize| {
+            let needed = needed[stage][group];
+            let spare = rates[stage] > 1.02 * slowest;
+            let under_way = if spare { window_bound(needed) } else { needed + 1.0 };
+            let window = f64::from(self.window(stage, &self.groups[group]));
+            !self.costs[stage].last && under_way.min(window) > self.slots as f64 + 1e-6
+        };
+        (0..self.costs.len()).map(|s| (0..self.groups.len()).map(|g| of(s, g)).collect()).collect()
+    }
+
     /// Units under way that keep a replica of each stage busy at the rate of the whole: Little's law.
     fn needed(&self, replicas: &Replicas, passes: &Passes) -> Vec<Vec<f64>> {
         let rates = self.rates(replicas, passes);
@@ -189,7 +203,7 @@ impl Work<'_> {
         let of = |stage: usize, group: usize| {
             let own = slowest / rates[stage] / passes.interval[stage][group];
             let last = self.costs[stage].last;
-            if last { 0.0 } else { passes.below[stage] * own + 1.0 }
+            if last { 0.0 } else { passes.below[stage] * own }
         };
         (0..self.costs.len()).map(|s| (0..self.groups.len()).map(|g| of(s, g)).collect()).collect()
     }
@@ -213,7 +227,7 @@ impl Work<'_> {
                 own / rates[stage] * passes.busy[stage][group]
             };
             let seconds: f64 = (0..self.costs.len()).map(part).sum();
-            f64::from(processors) / seconds
+            processors / seconds
         };
         self.groups.iter().enumerate().map(of).fold(f64::INFINITY, f64::min)
     }
@@ -221,7 +235,7 @@ impl Work<'_> {
     fn bound(&self, replicas: &Replicas, passes: &Passes, stage: usize) -> Bound {
         let group = (0..self.groups.len()).max_by_key(|group| replicas[stage][*group]).unwrap_or(0);
         let (cost, peer) = (&self.costs[stage], &self.groups[group].peer);
-        let bits = 8.0 * (cost.message * cost.messages()) as f64;
+        let bits = 8.0 * (cost.message * cost.messages()) as f64 / self.calibration.link;
         let busy = passes.busy[stage][group];
         let bounds = [
             (Bound::Compute, busy),
@@ -254,7 +268,9 @@ impl Work<'_> {
         let of = |group: &PeerGroup| {
             let peer = &group.peer;
             let links = (8.0 * up / peer.up_bits_per_s).max(8.0 * down / peer.down_bits_per_s);
-            links + self.costs[stage].step_s(peer, self.calibration) + EXCHANGE_ROUND_TRIPS * peer.round_trip_s
+            links / self.calibration.link
+                + self.costs[stage].step_s(peer, self.calibration)
+                + EXCHANGE_ROUND_TRIPS * peer.round_trip_s
         };
         self.groups.iter().map(of).collect()
     }
@@ -266,13 +282,13 @@ impl Work<'_> {
         let slowest = places().filter(|(stage, group)| held(*stage, *group) > 0.0);
         let slowest = slowest.map(|(stage, group)| exchange[stage][group]).fold(0.0, f64::max);
         let shared = |(group, spec): (usize, &PeerGroup)| {
-            let processors = spec.processors.map_or(f64::INFINITY, f64::from);
+            let processors = spec.processors.unwrap_or(f64::INFINITY);
             let step = |stage: usize| held(stage, group) * self.costs[stage].step_s(&spec.peer, self.calibration);
             (0..self.costs.len()).map(step).sum::<f64>() / processors
         };
         let shared = self.groups.iter().enumerate().map(shared).fold(0.0, f64::max);
-        let ordered = 8.0 * self.payload_bytes(replicas) / self.orderer_bits_per_s;
-        slowest.max(shared) + ordered
+        let ordered = 8.0 * self.payload_bytes(replicas) / self.orderer_bits_per_s / self.calibration.link;
+        slowest.max(shared) + ordered + self.calibration.round_s
     }
 
     /// Bytes of all payloads of a round.
@@ -280,6 +296,11 @@ impl Work<'_> {
         let of = |(stage, cost): (usize, &StageCost)| cost.payload * f64::from(replicas[stage].iter().sum::<u32>());
         self.costs.iter().enumerate().map(of).sum()
     }
+}
+
+/// How far a window grows when so many units under way are needed, as in [`swarm::pipeline`].
+pub(crate) fn window_bound(needed: f64) -> f64 {
+    2.0 * needed.ceil() + 2.0
 }
 
 /// The mean of a value over the replicas of a stage.

@@ -40,8 +40,9 @@ pub struct PeerGroup {
     pub count: u32,
     /// What each of them has.
     pub peer: PeerSpec,
-    /// Processors that all of them share, when they are on one machine: so many compute at once. None gives each peer its own.
-    pub processors: Option<u32>,
+    /// Processors that all of them share, when they are on one machine: so many compute at once, less than whole ones when other programs
+    /// compute, too. None gives each peer its own.
+    pub processors: Option<f64>,
 }
 
 /// A text does not say what peers there are.
@@ -247,7 +248,7 @@ impl Parts {
             down_bits_per_s: down,
             round_trip_s: self.round_trip.unwrap_or(0.0),
         };
-        Ok(PeerGroup { count, peer, processors: self.processors })
+        Ok(PeerGroup { count, peer, processors: self.processors.map(f64::from) })
     }
 }
 
@@ -310,7 +311,7 @@ mod tests {
         }
         let two = PeerGroup::parse_all("2×(1GiB,100GFLOPS)+3×(2GB,1TFLOPS,1Gbps,2cores)").unwrap();
         assert_eq!((two[0].peer.memory_bytes, two[0].peer.up_bits_per_s), (1 << 30, f64::INFINITY));
-        assert_eq!((two[1].count, two[1].processors, two[1].peer.down_bits_per_s), (3, Some(2), 1e9));
+        assert_eq!((two[1].count, two[1].processors, two[1].peer.down_bits_per_s), (3, Some(2.0), 1e9));
     }
 
     #[test]

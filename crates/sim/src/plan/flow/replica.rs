@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use swarm::Time;
 
-use super::super::estimate::Work;
+use super::super::estimate::{Work, window_bound};
 use super::super::search::Found;
 use super::{Event, Flow, Place, Step, micros};
 
@@ -35,8 +35,8 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(processors: u32) -> Self {
-        Self { free: processors, waiting: VecDeque::new() }
+    pub(super) fn new(processors: f64) -> Self {
+        Self { free: processors.ceil() as u32, waiting: VecDeque::new() }
     }
 }
 
@@ -82,7 +82,9 @@ impl Replica {
     pub(super) fn new(work: &Work<'_>, found: &Found, stage: usize, group: usize) -> Self {
         let (cost, peer) = (&found.costs[stage], &work.groups[group].peer);
         let time = &found.estimate.stages[stage];
-        let bound = 2.0 * time.needed[group].ceil() + 2.0;
+        let bound = window_bound(time.needed[group]);
+        // Whole processors, as much slower as there are parts of them missing.
+        let slow = work.groups[group].processors.map_or(1.0, |processors| processors.ceil() / processors);
         Self {
             stage: stage as u32,
             group,
@@ -101,9 +103,9 @@ impl Replica {
             replies: 0,
             kept: VecDeque::new(),
             slots: work.slots,
-            forward_us: micros(cost.forward_s(peer, work.calibration)),
-            backward_us: micros(cost.backward_s(peer, work.calibration, false)),
-            step_us: micros(cost.step_s(peer, work.calibration)),
+            forward_us: micros(slow * cost.forward_s(peer, work.calibration)),
+            backward_us: micros(slow * cost.backward_s(peer, work.calibration, false)),
+            step_us: micros(slow * cost.step_s(peer, work.calibration)),
             routes: Vec::new(),
             up_free: Time::default(),
             down_free: Time::default(),
