@@ -10,10 +10,8 @@ pub struct Calibration {
     pub efficiency: f64,
     /// Seconds that a pass takes besides its products: the task, the micro-batch, signatures, the event loop.
     pub pass_s: f64,
-    /// Seconds that the end of a round takes besides what grows with the model: blocks, signatures, files that must be on disk.
-    pub round_s: f64,
-    /// Seconds of processor for a parameter at the end of a round, besides the products of the step. Measured on one layer of 32B by
-    /// `cargo bench -p learn --bench stage32b`.
+    /// Seconds of processor for a parameter at the end of a round, besides the products of the step: gradient, residual, payload, aggregate,
+    /// the new state as bytes, its hash and its file.
     pub parameter_s: f64,
     /// What messages get of a link's rate, from 0 to 1: the rest is headers, acknowledgements and congestion control.
     pub link: f64,
@@ -30,7 +28,6 @@ impl Calibration {
     pub const MEASURED: Self = Self {
         efficiency: 0.8,
         pass_s: 0.0005,
-        round_s: 0.3,
         parameter_s: 2e-8,
         link: 0.9,
         error_max: 0.0,

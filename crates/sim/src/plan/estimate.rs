@@ -288,7 +288,7 @@ impl Work<'_> {
         };
         let shared = self.groups.iter().enumerate().map(shared).fold(0.0, f64::max);
         let ordered = 8.0 * self.payload_bytes(replicas) / self.orderer_bits_per_s / self.calibration.link;
-        slowest.max(shared) + ordered + self.calibration.round_s
+        slowest.max(shared) + ordered
     }
 
     /// Bytes of all payloads of a round.

@@ -5,7 +5,6 @@ use super::*;
 pub(super) const IDEAL: Calibration = Calibration {
     efficiency: 1.0,
     pass_s: 0.0,
-    round_s: 0.0,
     parameter_s: 0.0,
     link: 1.0,
     error_max: 0.0,
