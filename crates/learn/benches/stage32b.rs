@@ -15,7 +15,7 @@ use learn::boundary::{Codec, GRADIENT_MAX, HIDDEN_MAX, Precision, Rounding, enco
 use learn::pipeline::{MicroBatch, Neighbours, StageShape, StageState, StageWorker, step};
 use learn::recipe::{BatchShape, Compression, Pipeline};
 use learn::{Recipe, sparseloco};
-use sim::plan::{Calibration, PeerGroup, Plan, PlanInput, model_shape};
+use sim::plan::{Calibration, PeerGroup, Plan, PlanInput, StagePlan, model_shape};
 use tensor::random::Stream;
 
 /// The allocator of the program.
@@ -77,15 +77,16 @@ fn main() {
         );
     }
     let memory = &planned.memory;
-    let working = memory.weights + memory.optimiser + memory.gradients + memory.activations;
+    // Moments are not touched before the step.
+    let working = memory.weights + memory.gradients + memory.activations;
     println!(
-        "memory    {} with the passes; planned {} (weights, moments, gradients, activations), {:+.1} %",
+        "memory    {} with the passes; planned {} (weights, gradients, activations), {:+.1} %",
         gigabytes(passes),
         gigabytes(working),
         100.0 * (working as f64 / passes as f64 - 1.0)
     );
     if argument("step").is_some_and(|text| text == "yes") {
-        end_of_round(&recipe, &shape, state, worker, planned.payload_bytes, (memory.without_window(), threads));
+        end_of_round(&recipe, &shape, (state, worker), planned, threads);
     }
 }
 
@@ -93,10 +94,9 @@ fn main() {
 fn end_of_round(
     recipe: &Recipe,
     shape: &StageShape,
-    mut state: StageState,
-    worker: StageWorker,
-    planned_payload: f64,
-    (planned_memory, threads): (u64, usize),
+    (mut state, worker): (StageState, StageWorker),
+    planned: &StagePlan,
+    threads: usize,
 ) {
     let start = Instant::now();
     let mut residual = worker.contribution().unwrap().gradient;
@@ -108,15 +108,22 @@ fn end_of_round(
     step(&recipe.context(threads), recipe, shape, &mut state, &[(1, &read)], none);
     let stepped = start.elapsed().as_secs_f64();
     println!(
-        "payload   {} bytes in {paid:.1} s; planned {planned_payload:.0} bytes, {:+.2} %",
+        "payload   {} bytes; planned {:.0} bytes, {:+.2} %",
         payload.len(),
-        100.0 * (planned_payload / payload.len() as f64 - 1.0)
+        planned.payload_bytes,
+        100.0 * (planned.payload_bytes / payload.len() as f64 - 1.0)
     );
-    println!("step      {stepped:.1} s");
     println!(
-        "memory    {} at most; planned {} with the end of a round",
+        "step      {:.1} s, {paid:.1} s of it for the payload; planned {:.1} s, {:+.1} %",
+        paid + stepped,
+        planned.step_s,
+        100.0 * (planned.step_s / (paid + stepped) - 1.0)
+    );
+    let whole = planned.memory.without_window();
+    println!(
+        "memory    {} at most, without the new state as bytes; planned {} with these",
         gigabytes(peak_memory()),
-        gigabytes(planned_memory)
+        gigabytes(whole)
     );
 }
 

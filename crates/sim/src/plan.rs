@@ -188,8 +188,10 @@ pub struct StagePlan {
     pub parameters: u64,
     /// FLOPs of a unit, forward and backward.
     pub unit_flops: (f64, f64),
-    /// Seconds of a unit forward and backward at the first group that holds it, each with what a pass takes besides its products.
+    /// Seconds of a unit forward and backward at the first group that holds it, without forwards that are computed again.
     pub unit_s: (f64, f64),
+    /// Seconds of processor that the end of a round takes there.
+    pub step_s: f64,
     /// Replicas by group of peers.
     pub replicas: Vec<u32>,
     /// What a member takes, with the window of the group that has the smallest.
@@ -313,16 +315,14 @@ fn work<'a>(input: &'a PlanInput, found: &'a Found) -> Work<'a> {
 fn stage(work: &Work<'_>, found: &Found, unit_tokens: u64, place: usize) -> StagePlan {
     let (cost, time, replicas) = (&found.costs[place], &found.estimate.stages[place], &found.replicas[place]);
     let held = || (0..replicas.len()).filter(|group| replicas[*group] > 0);
+    let peer = &work.groups[held().next().expect("a stage has a replica")].peer;
     let window = held().map(|group| time.windows[group]).min().unwrap_or(1);
-    // No replica has more under way than it needs, twice over: the window does not grow beyond that.
     StagePlan {
         layers: cost.layers,
         parameters: cost.parameters,
         unit_flops: (cost.forward_flops, cost.backward_flops),
-        unit_s: held().next().map_or((0.0, 0.0), |group| {
-            let peer = &work.groups[group].peer;
-            (cost.forward_s(peer, work.calibration), cost.backward_s(peer, work.calibration, time.again[group]))
-        }),
+        unit_s: (cost.forward_s(peer, work.calibration), cost.backward_s(peer, work.calibration, false)),
+        step_s: cost.step_s(peer, work.calibration),
         replicas: replicas.clone(),
         memory: cost.memory_with(window),
         window,

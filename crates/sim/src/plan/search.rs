@@ -127,7 +127,7 @@ fn best_of(input: &PlanInput, codec: Codec, stages: usize) -> Result<Found, Plan
         let units = units(input, &replicas);
         let estimate = work.estimate(&replicas, units);
         let rate = f64::from(units) * input.unit_tokens() as f64 / estimate.round.total_s();
-        // A little faster is not worth peers that could stand by.
+        // With fewer peers only when that is faster.
         if found.as_ref().is_none_or(|(best, ..)| rate > *best) {
             found = Some((rate, replicas, units, estimate));
         }
