@@ -41,14 +41,11 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 /// `500B` → 500,000,000,000; `k`, `M`, `B` or `G`, and `T`.
 pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
     let wrong = || "not a number such as `512`, `4M` or `500B`".to_owned();
-    let (number, factor) = match text.trim().to_ascii_lowercase() {
-        text if text.ends_with('k') => (text, 1e3),
-        text if text.ends_with('m') => (text, 1e6),
-        text if text.ends_with(['b', 'g']) => (text, 1e9),
-        text if text.ends_with('t') => (text, 1e12),
-        text => (text, 1.0),
-    };
-    let number: f64 = number.trim_end_matches(|c: char| c.is_ascii_alphabetic()).parse().map_err(|_| wrong())?;
+    let text = text.trim().to_ascii_lowercase();
+    let units = [("k", 1e3), ("m", 1e6), ("b", 1e9), ("g", 1e9), ("t", 1e12)];
+    let unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((&text, 1.0));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
     let value = number * factor;
     if (1.0..=1e18).contains(&value) { Ok(value as u64) } else { Err(wrong()) }
 }

@@ -88,7 +88,7 @@ fn failure(error: &PlanError) -> Failure {
     let hint = match error {
         PlanError::TooLittleMemory { needed, .. } => format!(
             "peers with {:.1} GB would do, for example `+4×({:.0}GB,25TFLOPS,80/20Mbps,60ms)`; shorter micro-batches \
-             (`--unit-tokens`) and more stages take less",
+             (`--unit-tokens`) take less, and so do more stages where layers are left",
             *needed as f64 / 1e9,
             (*needed as f64 / 1e9).ceil()
         ),

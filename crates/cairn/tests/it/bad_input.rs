@@ -85,7 +85,7 @@ fn what_cannot_be_planned_is_refused_with_what_to_write() {
         (&["--model", "1b", "--peers", file.to_str().unwrap()], 3, "memory"),
         (&["--model", "1b", "--peers", "nowhere.toml"], 3, "`nowhere.toml`"),
         (&["--model", "32b", "--like", like], 3, "peers with"),
-        (&["--model", "8b", "--like", "2×(64GB,1TFLOPS)", "--stages", "4"], 3, "cannot hold 4 stages"),
+        (&["--model", "8b", "--like", "2×(128GB,1TFLOPS)", "--stages", "4"], 3, "cannot hold 4 stages"),
         (&["--model", "1b", "--like", like, "--codec", "full,int9"], 3, "int9"),
         (&["--model", "1b", "--like", like, "--codec", "projector:9999,int8"], 3, "rank"),
         (&["--model", "1b", "--like", like, "--stages", "99"], 3, "stages must be from 1 to 16"),

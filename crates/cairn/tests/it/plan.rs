@@ -36,13 +36,13 @@ fn a_file_and_a_line_give_the_same_plan() {
     let place = Place::new();
     let file = place.file("peers.toml");
     let peers =
-        "[[peers]]\ncount = 12\nmemory = \"8GB\"\nspeed = \"2TFLOPS\"\nlink = \"80/20Mbps\"\nround_trip = \"60ms\"\n";
+        "[[peers]]\ncount = 12\nmemory = \"16GB\"\nspeed = \"2TFLOPS\"\nlink = \"80/20Mbps\"\nround_trip = \"60ms\"\n";
     std::fs::write(&file, peers).unwrap();
     let plan = |arguments: &[&str]| -> Value {
         serde_json::from_str(&said(&[&["--model", "1b", "--json"], arguments].concat())).unwrap()
     };
     let (file, line) =
-        (plan(&["--peers", file.to_str().unwrap()]), plan(&["--like", "12×(8GB,2TFLOPS,80/20Mbps,60ms)"]));
+        (plan(&["--peers", file.to_str().unwrap()]), plan(&["--like", "12×(16GB,2TFLOPS,80/20Mbps,60ms)"]));
     assert_eq!(file, line);
     let plan = &file["plan"];
     let replicas: u64 =
@@ -58,7 +58,7 @@ fn a_file_and_a_line_give_the_same_plan() {
 
 #[test]
 fn a_plan_is_simulated_the_same_twice_and_with_peers_that_leave() {
-    let like = "16×(8GB,2TFLOPS,80/20Mbps,60ms)";
+    let like = "16×(16GB,2TFLOPS,80/20Mbps,60ms)";
     let simulate = |more: &[&str]| {
         let text = said(&[&["--model", "1b", "--like", like, "--simulate", "--json"], more].concat());
         serde_json::from_str::<Value>(&text).unwrap()["simulation"].clone()
