@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Conformance(ConformanceArgs),
     /// Measure this machine: products against the peak, memory, training and decoding
     Bench(BenchArgs),
+    /// Plan a run before it starts: stages, replicas, codec, memory, bytes, time, and what limits it
+    Plan(PlanArgs),
     /// Run one peer, told what to do on standard input (started by `up --processes`)
     #[command(hide = true)]
     Peer,
@@ -391,6 +393,62 @@ pub(crate) struct ConformanceArgs {
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
     /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The model: default, 1b, 8b, 32b or 70b, or sizes such as `layers=64,width=5120`
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: String,
+    /// The peers, as TOML: `[[peers]]` with count, memory, speed, link and round_trip
+    #[arg(long, value_name = "FILE", required_unless_present = "like", conflicts_with = "like")]
+    pub(crate) peers: Option<PathBuf>,
+    /// The peers, e.g. `200×(24GB,25TFLOPS,80/20Mbps,60ms)`: memory, peak speed, down/up, round trip; `x` is as good as `×`, groups are
+    /// joined by `+`, and `2cores` makes the peers of a group share two processors
+    #[arg(long, value_name = "PEERS")]
+    pub(crate) like: Option<String>,
+    /// Tokens of the run, e.g. `500B` [default: 20 for each parameter]
+    #[arg(long, value_name = "TOKENS", value_parser = crate::figures::parse_count)]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens of a micro-batch
+    #[arg(long, default_value = "1024", value_name = "TOKENS", value_parser = crate::figures::parse_count)]
+    pub(crate) unit_tokens: u64,
+    /// Tokens of a round, which is one step of the optimiser; fewer when commitments have no room for its micro-batches
+    #[arg(long, default_value = "1M", value_name = "TOKENS", value_parser = crate::figures::parse_count)]
+    pub(crate) round_tokens: u64,
+    /// What travels between stages, e.g. `full,int8` or `projector:640,int4` [default: the most exact that is fast]
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<String>,
+    /// So many stages [default: as many as are fastest]
+    #[arg(long, value_name = "N")]
+    pub(crate) stages: Option<usize>,
+    /// Entries that a payload keeps of 4096
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) keep: u32,
+    /// Give every peer a stage, even if the run is faster when some stand by
+    #[arg(long)]
+    pub(crate) all_peers: bool,
+    /// Downlink of the peer that orders blocks and gets every payload, e.g. `1Gbps` [default: fast enough]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) orderer: Option<String>,
+    /// Simulate the plan, too
+    #[arg(long)]
+    pub(crate) simulate: bool,
+    /// Peers leave in the simulation, after this long in the mean, e.g. `6h`
+    #[arg(long, value_name = "TIME", requires = "simulate", value_parser = crate::figures::parse_seconds)]
+    pub(crate) churn: Option<f64>,
+    /// How long they are away in the mean, e.g. `10m`
+    #[arg(long, default_value = "10m", value_name = "TIME", requires = "churn", value_parser = crate::figures::parse_seconds)]
+    pub(crate) away: f64,
+    /// Rounds that are simulated
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000), requires = "simulate")]
+    pub(crate) rounds: u64,
+    /// The same seed gives the same simulation
+    #[arg(long, default_value_t = 1, requires = "simulate")]
+    pub(crate) seed: u64,
+    /// Print plan and simulation as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

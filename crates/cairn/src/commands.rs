@@ -8,6 +8,7 @@ pub(crate) mod finetune;
 pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;
+pub(crate) mod plan;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod train;

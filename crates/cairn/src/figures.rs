@@ -38,6 +38,38 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `500B` → 500,000,000,000; `k`, `M`, `B` or `G`, and `T`.
+pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
+    let wrong = || "not a number such as `512`, `4M` or `500B`".to_owned();
+    let text = text.trim().to_ascii_lowercase();
+    let units = [("k", 1e3), ("m", 1e6), ("b", 1e9), ("g", 1e9), ("t", 1e12)];
+    let unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((&text, 1.0));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let value = number * factor;
+    if (1.0..=1e18).contains(&value) { Ok(value as u64) } else { Err(wrong()) }
+}
+
+/// `90s`, `10m`, `6h` or `2d` → seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+    let wrong = || "not a time such as `90s`, `10m`, `6h` or `2d`".to_owned();
+    let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    let unit = units.iter().find_map(|(unit, seconds)| Some((text.trim().strip_suffix(unit)?, seconds)));
+    let (number, seconds) = unit.ok_or_else(wrong)?;
+    let value = number.parse::<f64>().map_err(|_| wrong())? * seconds;
+    if (1e-3..=1e10).contains(&value) { Ok(value) } else { Err(wrong()) }
+}
+
+/// `90000.0` → `1 d 01 h`, and `400` days → `1.10 years`; shorter times as [`duration`].
+pub(crate) fn long_duration(seconds: f64) -> String {
+    const DAY: f64 = 86_400.0;
+    match seconds {
+        s if s < 2.0 * DAY => duration(s),
+        s if s < 365.0 * DAY => format!("{} d {:02} h", (s / DAY) as u64, (s % DAY / 3600.0) as u64),
+        s => format!("{:.2} years", s / (365.25 * DAY)),
+    }
+}
+
 /// `80.4` → `1 m 20 s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
@@ -79,6 +111,27 @@ mod tests {
         for bad in ["", "G", "4X", "-4G", "1.2.3M", "4 G G"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn counts_and_times_are_read_with_their_units() {
+        assert_eq!(parse_count("500B"), Ok(500_000_000_000));
+        assert_eq!(
+            (parse_count("1.5M"), parse_count("2t"), parse_count("7")),
+            (Ok(1_500_000), Ok(2_000_000_000_000), Ok(7))
+        );
+        assert_eq!(
+            (parse_seconds("6h"), parse_seconds("1.5m"), parse_seconds("2d")),
+            (Ok(21_600.0), Ok(90.0), Ok(172_800.0))
+        );
+        for bad in ["", "B", "-1", "0", "4X", "1e30", "many", "nan"] {
+            assert!(parse_count(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "6", "h", "-1h", "0s", "6 hours", "nans"] {
+            assert!(parse_seconds(bad).is_err(), "{bad}");
+        }
+        assert_eq!(long_duration(3.0 * 86_400.0 + 7200.0), "3 d 02 h");
+        assert_eq!(long_duration(2.0 * 365.25 * 86_400.0), "2.00 years");
     }
 
     #[test]

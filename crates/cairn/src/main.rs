@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Conformance(args) => commands::conformance::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args, &home),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
         Command::Peer => block_on(commands::peer::run()),
     }
 }

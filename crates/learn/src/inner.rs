@@ -160,6 +160,17 @@ pub(crate) fn second_len(tensors: &[TensorInfo], settings: Inner) -> usize {
     tensors.iter().filter(adamw).map(TensorInfo::len).sum()
 }
 
+/// FLOPs of one step over these tensors, where they count: the products of Muon (see `muon.rs`).
+pub fn step_flops(tensors: &[TensorInfo], settings: Inner) -> f64 {
+    let of = |tensor: &TensorInfo| {
+        let Some((muon, _)) = muon_for(settings.muon, tensor.kind) else { return 0.0 };
+        let (rows, columns) = (tensor.shape[0] as f64, tensor.shape[1] as f64);
+        let side = rows.min(columns);
+        4.0 * rows * columns * side + f64::from(muon.iterations.saturating_sub(1)) * 8.0 * side.powi(3)
+    };
+    tensors.iter().map(of).sum()
+}
+
 /// Muon's settings and its peak rate for this kind of tensor, unless AdamW takes it.
 fn muon_for(muon: Option<Muon>, kind: Kind) -> Option<(Muon, f32)> {
     let muon = muon?;

@@ -40,7 +40,7 @@ mod state;
 mod step;
 mod worker;
 
-pub use budget::StageBudget;
+pub use budget::{MESSAGES_PER_UNIT, PROGRAM_BYTES, STAGE_SLOTS, StageBudget, TOKENIZER_BYTES};
 pub use inference::{InferenceError, InferenceFeed, StageInference, read_logits, reads_tokens};
 pub use local::{LocalPipeline, Setting, evaluate};
 pub use shape::{StageShape, TokenParts};

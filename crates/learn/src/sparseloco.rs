@@ -29,7 +29,9 @@ mod chunk;
 mod payload;
 
 pub use bits::rice_parameter;
-pub use payload::{HEADER_BYTES, PayloadError, SparsePayload, VALUE_MAX, decode, payload_bytes_max};
+pub use payload::{
+    HEADER_BYTES, PayloadError, SparsePayload, VALUE_MAX, decode, payload_bytes_max, payload_bytes_mean,
+};
 
 /// Why a residual cannot be encoded: training has diverged.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

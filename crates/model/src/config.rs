@@ -195,8 +195,9 @@ pub enum ConfigError {
     },
 }
 
-/// Most parameters of one model: what fits a `u32` index with room to spare for every other product of sizes.
-pub const PARAMETERS_MAX: u64 = 1 << 34;
+/// Most parameters of one model: a trillion, so that every product of sizes fits 64 bits with room to spare. What must fit a `u32` index
+/// has a limit of its own where it is indexed.
+pub const PARAMETERS_MAX: u64 = 1 << 40;
 
 impl Config {
     /// Checks every size and the relations between them.

@@ -25,7 +25,6 @@ use crate::store::{Store, StoreError};
 use crate::time::TimeBook;
 use crate::workload::{Cores, Workload};
 use machine::{Machine, Ran};
-pub use stage::STAGE_SLOTS;
 
 /// What a finished job says beside its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -5,25 +5,15 @@
 
 use std::fmt;
 
-use learn::pipeline::StageBudget;
+use learn::pipeline::{MESSAGES_PER_UNIT, PROGRAM_BYTES, STAGE_SLOTS, StageBudget, TOKENIZER_BYTES};
 use model::ConfigError;
 use swarm::pipeline::PipelineConfig;
 
-use crate::compute::STAGE_SLOTS;
 use crate::inference::serving_bytes;
 use crate::workload::Workload;
 
-/// What the program takes without a model: its code, the endpoint and the database. Measured, as the whole plan was
-/// (`docs/performance.md`).
-const PROGRAM_BYTES: u64 = 64 << 20;
-
-/// What a tokenizer takes for each token of its vocabulary, its file and tables included. An estimate.
-const TOKENIZER_BYTES: u64 = 1200;
-
 /// Messages that a pipeline needs to get on.
 const MESSAGES_MIN: u64 = 5;
-/// Messages that a unit has in memory at most: what came and went, and both gradients.
-const MESSAGES_PER_UNIT: u64 = 4;
 
 /// Bytes that a member of a stage takes, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

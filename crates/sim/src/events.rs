@@ -43,21 +43,27 @@ pub(crate) enum Event {
 }
 
 /// Events by time; those of one time in the order in which they were added.
-#[derive(Debug, Default)]
-pub(crate) struct Events {
-    queue: BTreeMap<(Time, u64), Event>,
+#[derive(Debug)]
+pub(crate) struct Events<E = Event> {
+    queue: BTreeMap<(Time, u64), E>,
     added: u64,
 }
 
-impl Events {
+impl<E> Default for Events<E> {
+    fn default() -> Self {
+        Self { queue: BTreeMap::new(), added: 0 }
+    }
+}
+
+impl<E> Events<E> {
     /// Adds an event.
-    pub(crate) fn add(&mut self, at: Time, event: Event) {
+    pub(crate) fn add(&mut self, at: Time, event: E) {
         self.queue.insert((at, self.added), event);
         self.added += 1;
     }
 
     /// Takes the next event.
-    pub(crate) fn next(&mut self) -> Option<(Time, Event)> {
+    pub(crate) fn next(&mut self) -> Option<(Time, E)> {
         self.queue.pop_first().map(|((at, _), event)| (at, event))
     }
 }

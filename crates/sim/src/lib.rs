@@ -20,6 +20,7 @@ mod disk;
 mod events;
 mod host;
 mod network;
+pub mod plan;
 mod random;
 mod simulation;
 mod trace;

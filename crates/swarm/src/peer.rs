@@ -148,6 +148,10 @@ impl Peer {
             config,
         };
         peer.replay(restored.blocks);
+        let open = peer.ledger.round().map(|open| open.round);
+        if let Some(stages) = &mut peer.stages {
+            stages.resume(open);
+        }
         peer.restore_outbox(restored.outbox);
         peer
     }

@@ -11,7 +11,8 @@
 //!
 //! A member that commits counts nothing more. So before it does, it asks the others that have still to claim units of its stage for
 //! a sign of life (any block, which every peer answers). One that is gone takes its sum with it: then its units come here anew, and are
-//! waited for.
+//! waited for. A member of a later stage that began anew within the round trusts no such sign, since all of its stage may have begun anew
+//! and lost units that the first stage claimed before: it waits until no unit has come for a while.
 //!
 //! Deviations: none of the design's; near the deadline a member commits what it has, so that a round without a stage's last replica loses
 //! only what passed through that.
@@ -36,11 +37,17 @@ const OTHER_STAGES_SEAL_PERCENT: u64 = 85;
 /// How long a member that could commit waits for those who give no sign of life, or for their units, in microseconds.
 const SIGNS_US_MAX: u64 = 15_000_000;
 
+/// How long a member that began anew waits for further units, as a part of the round's time, and its bounds in microseconds.
+const QUIET_PART: u64 = 16;
+const QUIET_US: (u64, u64) = (2_000_000, SIGNS_US_MAX);
+
 /// Who was asked for a sign of life, and who gave one.
 #[derive(Debug)]
 struct Signs {
     round: u64,
     missing: BTreeSet<PeerId>,
+    /// Units that were counted here then.
+    counted: usize,
     /// Until when; none once that time has come.
     until: Option<Time>,
 }
@@ -57,11 +64,18 @@ pub(crate) struct Stages {
     sealed: Option<(u64, Vec<UnitDone>)>,
     /// Signs of life that are waited for.
     signs: Option<Signs>,
+    /// The round that was open when this life began.
+    resumed_in: Option<u64>,
 }
 
 impl Stages {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None }
+        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None, resumed_in: None }
+    }
+
+    /// Notes the round in which this life begins: what was added up in it before is lost.
+    pub(crate) fn resume(&mut self, round: Option<u64>) {
+        self.resumed_in = round;
     }
 
     /// Whether the sum of a round was asked for.
@@ -257,16 +271,26 @@ impl Peer {
         if elsewhere.next().is_none() {
             return true;
         }
-        if stages.signs.as_ref().is_none_or(|signs| signs.round != open.round) {
-            let others = open.members_of(stage).filter(|peer| **peer != self.id && open.commitment(peer).is_none());
-            let missing: BTreeSet<PeerId> = others.copied().collect();
-            let message = Message::BlocksWanted { from_height: self.ledger.height().saturating_sub(1) };
-            out.extend(missing.iter().map(|peer| Output::Send { to: *peer, message: message.clone() }));
-            stages.signs = Some(Signs { round: open.round, missing, until: Some(now.after(SIGNS_US_MAX)) });
+        let resumed = stage > 0 && stages.resumed_in == Some(open.round);
+        let quiet_us = (open.deadline_us.saturating_sub(open.opened_us) / QUIET_PART).clamp(QUIET_US.0, QUIET_US.1);
+        let until = Some(now.after(if resumed { quiet_us } else { SIGNS_US_MAX }));
+        match &mut stages.signs {
+            Some(signs) if signs.round == open.round => {
+                if resumed && signs.counted != own.len() {
+                    (signs.counted, signs.until) = (own.len(), until);
+                }
+            }
+            signs => {
+                let others = open.members_of(stage).filter(|peer| **peer != self.id && open.commitment(peer).is_none());
+                let missing: BTreeSet<PeerId> = others.copied().collect();
+                let message = Message::BlocksWanted { from_height: self.ledger.height().saturating_sub(1) };
+                out.extend(missing.iter().map(|peer| Output::Send { to: *peer, message: message.clone() }));
+                *signs = Some(Signs { round: open.round, missing, counted: own.len(), until });
+            }
         }
         let Some(signs) = &stages.signs else { return false };
         let nobody = open.members_of(stage).all(|peer| *peer == self.id || open.commitment(peer).is_some());
-        signs.missing.is_empty() && !nobody || signs.until.is_none()
+        signs.missing.is_empty() && !nobody && !resumed || signs.until.is_none()
     }
 
     /// Starts the payload, or else the task that waits, when no other job runs.

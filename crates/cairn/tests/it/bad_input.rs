@@ -72,6 +72,44 @@ fn stages_that_cannot_be_made_are_refused() {
 }
 
 #[test]
+fn what_cannot_be_planned_is_refused_with_what_to_write() {
+    let place = Place::new();
+    let file = place.file("peers.toml");
+    std::fs::write(&file, "[[peers]]\ncount = 3\n").unwrap();
+    let like = "4×(4GB,1TFLOPS)";
+    for (options, code, expected) in [
+        (&["--model", "33b", "--like", like][..], 3, "`33b` is no model"),
+        (&["--model", "layers=4,depth=3", "--like", like], 3, "`depth=3`"),
+        (&["--model", "1b", "--like", "4×(4GB,fast)"], 3, "`fast`"),
+        (&["--model", "1b", "--like", "4GB"], 3, "is no group"),
+        (&["--model", "1b", "--peers", file.to_str().unwrap()], 3, "memory"),
+        (&["--model", "1b", "--peers", "nowhere.toml"], 3, "`nowhere.toml`"),
+        (&["--model", "32b", "--like", like], 3, "peers with"),
+        (&["--model", "8b", "--like", "2×(128GB,1TFLOPS)", "--stages", "4"], 3, "cannot hold 4 stages"),
+        (&["--model", "1b", "--like", like, "--codec", "full,int9"], 3, "int9"),
+        (&["--model", "1b", "--like", like, "--codec", "projector:9999,int8"], 3, "rank"),
+        (&["--model", "1b", "--like", like, "--stages", "99"], 3, "stages must be from 1 to 16"),
+        (&["--model", "default", "--like", like, "--unit-tokens", "512"], 3, "context"),
+        (&["--model", "1b", "--like", like, "--orderer", "quick"], 3, "1Gbps"),
+    ] {
+        let (got, said) = failed(&place.run(&[&["plan"], options].concat()));
+        assert_eq!(got, code, "{options:?}: {said}");
+        assert!(said.contains(expected) && said.contains("hint:"), "{options:?}: `{said}` does not say {expected}");
+    }
+    for options in [
+        &["--model", "1b"][..],
+        &["--like", like],
+        &["--model", "1b", "--like", like, "--tokens", "many"],
+        &["--model", "1b", "--like", like, "--churn", "6h"],
+        &["--model", "1b", "--like", like, "--peers", "peers.toml"],
+    ] {
+        let (got, said) = failed(&place.run(&[&["plan"], options].concat()));
+        assert_eq!(got, 2, "{options:?}: {said}");
+    }
+    assert!(!place.home().exists(), "a plan stores nothing");
+}
+
+#[test]
 fn a_link_that_cannot_be_read_is_refused_with_an_example() {
     let place = Place::new();
     for (link, expected) in [("80m/20m", "`80m/20m`"), ("80M,50ms,40ms", "a second time"), ("80M,150%", "out of range")]

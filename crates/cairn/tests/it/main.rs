@@ -7,6 +7,7 @@ mod browser;
 mod crash;
 mod finetune;
 mod models;
+mod plan;
 mod program;
 mod stages;
 mod tidy;

@@ -12,10 +12,10 @@ const ALLOWED_EDGES: [(&str, &[&str]); 10] = [
     ("wire", &[]),
     ("ledger", &["wire"]),
     ("swarm", &["wire", "ledger"]),
-    ("sim", &["wire", "ledger", "swarm", "learn"]),
+    ("sim", &["wire", "ledger", "swarm", "model", "learn"]),
     ("node", &["wire", "ledger", "swarm", "tensor", "model", "learn"]),
     ("gateway", &["wire", "ledger", "tensor", "model", "learn", "node"]),
-    ("cairn", &["wire", "ledger", "tensor", "model", "learn", "node", "gateway"]),
+    ("cairn", &["wire", "ledger", "tensor", "model", "learn", "sim", "node", "gateway"]),
 ];
 const LOCKED_PACKAGES_MAX: usize = 600;
 const FILE_LINES_MAX: usize = 1000;

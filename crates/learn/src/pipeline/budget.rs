@@ -14,6 +14,19 @@ use crate::recipe::Recipe;
 /// Matrices of the largest tensor's size that a step of Muon holds at once: the momentum's direction, its square, and two products.
 const MUON_COPIES: u64 = 4;
 
+/// What the program takes without a model: its code, the endpoint and the database. Measured, as the whole plan was
+/// (`docs/performance.md`).
+pub const PROGRAM_BYTES: u64 = 64 << 20;
+
+/// What a tokenizer takes for each token of its vocabulary, its file and tables included. An estimate.
+pub const TOKENIZER_BYTES: u64 = 1200;
+
+/// Micro-batches whose activations a replica keeps between forward and backward; more are computed again.
+pub const STAGE_SLOTS: usize = 4;
+
+/// Messages that a unit has in a member's memory at most: what came and went, and both gradients.
+pub const MESSAGES_PER_UNIT: u64 = 4;
+
 /// Bytes that a replica of a stage takes, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageBudget {

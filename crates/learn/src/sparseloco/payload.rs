@@ -110,6 +110,25 @@ pub fn payload_bytes_max(layout: &Layout, compression: Compression) -> usize {
     HEADER_BYTES + bits.div_ceil(8)
 }
 
+/// Bytes that a payload of this layout has in the mean, when the entries kept lie evenly: each gap then has a geometric law, and its
+/// Rice code a quotient with the mean `x / (1 - x)`, where `x` is the chance that `2^b` entries in a row are not kept.
+pub fn payload_bytes_mean(layout: &Layout, compression: Compression) -> f64 {
+    let bits = |len: usize| {
+        if len == 0 {
+            return 0.0;
+        }
+        let keep = keep_of(compression, len);
+        let parameter = rice_parameter(len, keep);
+        let skipped = (1.0 - keep as f64 / len as f64).powf(f64::from(1u32 << parameter));
+        let gap = f64::from(parameter) + 1.0 + if skipped < 1.0 { skipped / (1.0 - skipped) } else { 0.0 };
+        LEVEL_BITS as f64 + keep as f64 * (2.0 + gap)
+    };
+    let chunk = compression.chunk as usize;
+    let tensor = |len: usize| (len / chunk) as f64 * bits(chunk) + bits(len % chunk);
+    let bits: f64 = layout.tensors().iter().map(|info| tensor(info.len())).sum();
+    HEADER_BYTES as f64 + bits / 8.0
+}
+
 fn header(layout: &Layout, compression: Compression) -> [(&'static str, usize, u64); 3] {
     [
         ("chunk", 4, u64::from(compression.chunk)),

@@ -150,6 +150,16 @@ fn the_code_is_near_the_entropy_bound() {
 }
 
 #[test]
+fn the_mean_size_of_a_payload_is_known_before() {
+    let layout = Stage::whole(Config { vocab: 2048, width: 64, ..config() }).unwrap().layout();
+    for keep in [64, 256, 292, 1024, 4096] {
+        let bytes = encode(&layout, compression(keep), &mut noise(9, layout.len())).unwrap().len() as f64;
+        let ratio = payload_bytes_mean(&layout, compression(keep)) / bytes;
+        assert!((0.99..1.01).contains(&ratio), "keep {keep}: {ratio} of {bytes} bytes");
+    }
+}
+
+#[test]
 fn the_default_density_is_at_least_sixty_times_smaller() {
     let layout = Stage::whole(Config { vocab: 2048, width: 128, head_dim: 64, ff: 384, ..config() }).unwrap().layout();
     for (keep, ratio) in [(256, 60.0), (64, 200.0)] {

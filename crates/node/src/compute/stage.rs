@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use learn::boundary::{BoundaryError, Precision};
-use learn::pipeline::{MicroBatch, StageWorker};
+use learn::pipeline::{MicroBatch, STAGE_SLOTS, StageWorker};
 use swarm::JobResult;
 use swarm::pipeline::{StageResult, StageTask, StageTaskKind, UnitDone};
 use wire::Hash;
@@ -15,9 +15,6 @@ use super::Effort;
 use super::machine::{JobError, Machine};
 use crate::state::ModelState;
 use crate::store::PendingUnit;
-
-/// Micro-batches whose activations a replica keeps between forward and backward; more are computed again.
-pub const STAGE_SLOTS: usize = 4;
 
 /// What the tasks of a round work on.
 #[derive(Debug, Default)]

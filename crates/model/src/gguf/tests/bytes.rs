@@ -231,9 +231,9 @@ fn bad_tensors_are_named() {
     one(&[], 0, 0).refused("tensor `t` has 0 dimensions");
     one(&[1; 5], 0, 0).refused("tensor `t` has 5 dimensions");
     one(&[3, 0], 0, 0).refused("tensor `t` has 2 dimensions [3, 0]");
-    one(&[1 << 32, 1 << 32], 0, 0).refused("more than 17179869184 values");
-    one(&[1 << 63, 2, 1 << 63, 2], 0, 0).refused("more than 17179869184 values");
-    one(&[u64::MAX], 0, 0).refused("more than 17179869184 values");
+    one(&[1 << 32, 1 << 32], 0, 0).refused("more than 1099511627776 values");
+    one(&[1 << 63, 2, 1 << 63, 2], 0, 0).refused("more than 1099511627776 values");
+    one(&[u64::MAX], 0, 0).refused("more than 1099511627776 values");
     one(&[31], 8, 0).refused("tensor `t` has rows of 31 values, and Q8_0 needs a multiple of 32");
     one(&[16, 16], 12, 0).refused("rows of 16 values, and Q4_K needs a multiple of 256");
     one(&[32], 4, 0).refused("tensor `t` has type 4 (Q4_2), which is not known");
