@@ -1,8 +1,8 @@
 //! Tokens per second of a model in four stages on loopback, against the same weights in one process; and a token's time when every peer
 //! sits behind a link with a delay.
 //!
-//! A consumer calls one replica of every stage in turn, so a token takes two delays of each stage's link, there and back, and two of its
-//! own: four round trips between two linked peers. Both decode one sequence greedily from the same prompt, and must write the same tokens.
+//! A consumer calls one replica of every stage in turn, so a token takes two hops for each stage, there and back. The consumer's own link
+//! has no delay, so a hop takes a quarter of the link's round-trip time. Both decode one sequence greedily from the same prompt, and must write the same tokens.
 //!
 //! Run: `cargo bench -p node --bench stage_decode -- [turns=N] [tokens=N] [link=LINK]`.
 
@@ -34,7 +34,7 @@ fn main() {
         |name: &str| std::env::args().find_map(|text| text.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
     let number = |name: &str, default: usize| argument(name).map_or(default, |text| text.parse().unwrap());
     let (turns, tokens) = (number("turns", 5), number("tokens", 64));
-    let link: LinkSpec = argument("link").as_deref().unwrap_or("80M/80M,50ms").parse().unwrap();
+    let link: LinkSpec = argument("link").as_deref().unwrap_or("80M/80M,200ms").parse().unwrap();
     let workload = workload();
     let parameters = workload.recipe.layout().len();
     println!("{:.1} M parameters, {STAGES} stages, {} cores, {tokens} tokens", parameters as f64 / 1e6, probe::cores());
@@ -76,7 +76,7 @@ fn main() {
     let (cluster, staged) = runtime.block_on(trained(home.path(), &workload, Some(link)));
     let tokens = tokens.min(24);
     let delayed = through_stages(&staged, &prompt, tokens).1;
-    let delays = STAGES as f64 * link.round_trip_us as f64 / 1e6;
+    let delays = (2 * STAGES) as f64 * link.round_trip_us as f64 / 4e6;
     println!(
         "links of {link}: {:.0} ms a token, {:.0} ms of them delays: {:.3} times",
         1e3 / delayed,

@@ -78,6 +78,8 @@ pub struct Cluster {
     network: Option<ShapedNetwork>,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
+    /// How a model in stages is used.
+    client: Option<Arc<InferenceClient>>,
     stop: watch::Sender<bool>,
 }
 
@@ -101,7 +103,7 @@ impl Cluster {
             Some(link) => Some(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?),
             None => None,
         };
-        let inference = inference(&run, &config, &addresses, network.as_ref()).await?;
+        let client = inference(&run, &config, &addresses, network.as_ref()).await?;
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -110,7 +112,7 @@ impl Cluster {
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
-            inference,
+            inference: client.clone(),
             statuses: members.iter().map(Member::status).collect(),
             ended: members.iter().map(Member::ended).collect(),
         };
@@ -118,7 +120,7 @@ impl Cluster {
         for member in &members {
             member.introduce(addresses.clone()).await;
         }
-        Ok(Self { home, run, resumed, members, network, observer, observing, stop })
+        Ok(Self { home, run, resumed, members, network, observer, observing, client, stop })
     }
 
     /// The data directory.
@@ -205,6 +207,7 @@ impl Cluster {
         for member in self.members.iter().rev() {
             member.shutdown().await;
         }
+        leave(self.client).await;
     }
 
     /// Ends all peers at once, with nothing flushed or closed, as a crash does.
@@ -217,6 +220,13 @@ impl Cluster {
             // A killed task drops its sender, a killed process reports its end.
             let _ = member.ended().wait_for(Option::is_some).await;
         }
+        leave(self.client).await;
+    }
+}
+
+async fn leave(client: Option<Arc<InferenceClient>>) {
+    if let Some(client) = client {
+        client.close().await;
     }
 }
 

@@ -411,6 +411,11 @@ impl Dialer {
         self.meters.read()
     }
 
+    /// Closes the endpoint, with all its connections.
+    pub(crate) async fn close(&self) {
+        self.endpoint.close().await;
+    }
+
     /// A connection to a peer for another protocol than that of messages: the open one, or a new one.
     ///
     /// # Errors

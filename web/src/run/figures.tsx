@@ -17,7 +17,7 @@ export function Figures(props: { run: RunView }): JSX.Element {
         note={measured ? `payload alone ${format.bytes(run.payload_bytes_per_token)}` : "headers included"}
       />
       <Figure name="Payload compression" value={format.times(run.compression)} note="smaller than f32 parameters" />
-      <Figure name="Parameters" value={format.count(run.parameters)} note="trained by every peer" />
+      <Figure name="Parameters" value={format.count(run.parameters)} note={run.pipeline ? `in ${run.pipeline.layers.length} stages` : "trained by every peer"} />
     </dl>
   );
 }

@@ -127,6 +127,11 @@ impl InferenceClient {
         Ok((Arc::new(client), identity.id(), address))
     }
 
+    /// Takes leave of all peers; calls fail from now on.
+    pub async fn close(&self) {
+        self.dialer.close().await;
+    }
+
     /// Number of stages.
     pub fn stages(&self) -> usize {
         self.replicas.len()
