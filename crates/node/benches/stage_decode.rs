@@ -41,9 +41,10 @@ fn main() {
 
     let home = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    // The directory has one user at a time.
+    runtime.block_on(async { trained(home.path(), &workload, None).await.0.shutdown().await });
+    let whole = Saved::newest(&Home::open(home.path()).unwrap()).unwrap().unwrap().checkpoint().unwrap().unwrap();
     let (cluster, staged) = runtime.block_on(trained(home.path(), &workload, None));
-    let saved = Saved::newest(&Home::open(home.path()).unwrap()).unwrap().unwrap();
-    let whole = saved.checkpoint().unwrap().unwrap();
     let prompt = whole.tokenizer.encode(PROMPT);
     let mut ratios = Vec::new();
     for turn in 0..turns {
@@ -91,7 +92,8 @@ fn workload() -> Arc<Workload> {
     recipe.model =
         Config { width: 512, heads: 8, kv_heads: 4, head_dim: 64, ff: 1408, layers: 8, context: 256, ..recipe.model };
     (recipe.batch.sequences, recipe.batch.tokens) = (1, 64);
-    (recipe.rounds, recipe.units_per_round) = (1, 4);
+    (recipe.rounds, recipe.units_per_round) = (4, 4);
+    recipe.compression.keep = 4096;
     recipe.validate().unwrap();
     Arc::new(Workload::new(recipe, Corpus::bundled().unwrap()).unwrap())
 }
