@@ -67,7 +67,7 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         let said = "`--memory` bounds what a stage takes, and this model is not in stages";
         return Err(Failure::new(Code::BadInput, said).hint("`--stages 4` cuts the model into four"));
     }
-    let processes = if args.processes { Some(child_program()?) } else { None };
+    let processes = if args.processes { Some(child_program(args.memory.is_some())?) } else { None };
     Ok(ClusterConfig {
         home: home.to_owned(),
         baseline: workload::baseline(&workload, &args.recipe),
@@ -108,10 +108,12 @@ fn in_stages(args: &UpArgs, recipe: Recipe, stages: usize) -> Outcome<Recipe> {
     Ok(recipe)
 }
 
-fn child_program() -> Outcome<ChildProgram> {
+/// A peer in a process of its own. One that is short of memory does without huge pages, which its allocator rounds up to.
+fn child_program(is_limited: bool) -> Outcome<ChildProgram> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Code::Unexpected, format!("cannot find the own program: {error}")))?;
-    Ok(ChildProgram { program, arguments: vec!["peer".into()] })
+    let environment = if is_limited { vec![("MIMALLOC_ALLOW_THP".into(), "0".into())] } else { Vec::new() };
+    Ok(ChildProgram { program, arguments: vec!["peer".into()], environment })
 }
 
 fn headline(cluster: &Cluster, name: &str, parameters: u64, link: Option<LinkSpec>, url: &str) -> String {

@@ -30,6 +30,8 @@ pub struct ChildProgram {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// Variables of its environment, besides those of this process.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 type Pieces = Arc<Mutex<VecDeque<oneshot::Sender<Option<Piece>>>>>;
@@ -54,6 +56,7 @@ impl ChildHandle {
     pub async fn start(program: &ChildProgram, config: &ChildConfig) -> Result<Self, Failure> {
         let mut process = Command::new(&program.program)
             .args(&program.arguments)
+            .envs(program.environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

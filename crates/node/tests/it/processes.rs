@@ -12,7 +12,7 @@ fn program() -> ChildProgram {
     let this = std::env::current_exe().unwrap().into_os_string();
     let mark = format!("{AS_CHILD}=1").into();
     let arguments = vec![mark, this, "processes::entry".into(), "--exact".into(), "--nocapture".into()];
-    ChildProgram { program: "env".into(), arguments }
+    ChildProgram { program: "env".into(), arguments, environment: Vec::new() }
 }
 
 pub(crate) fn config_of_processes(home: &std::path::Path, peers: usize) -> ClusterConfig {
