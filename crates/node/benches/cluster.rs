@@ -13,7 +13,7 @@ use std::time::Instant;
 use learn::Recipe;
 use learn::data::Corpus;
 use node::view::NetState;
-use node::{Cluster, ClusterConfig, Cores, Workload, probe};
+use node::{Cluster, ClusterConfig, Workload, probe};
 
 const PEERS: usize = 4;
 
@@ -35,18 +35,7 @@ fn main() {
 /// Seconds per round of real peers.
 fn network(workload: &Arc<Workload>, rounds: u64) -> f64 {
     let home = tempfile::tempdir().unwrap();
-    let config = ClusterConfig {
-        home: home.path().to_owned(),
-        workload: workload.clone(),
-        data: None,
-        peers: PEERS,
-        cores: Cores::all(),
-        processes: None,
-        link: None,
-        memory: None,
-        fresh: false,
-        baseline: None,
-    };
+    let config = ClusterConfig::new(home.path(), workload.clone(), PEERS);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let start = Instant::now();

@@ -18,7 +18,7 @@ use learn::data::Corpus;
 use learn::pipeline::{MicroBatch, STAGE_SLOTS, StageShape, StageState, StageWorker};
 use learn::{Recipe, recipe::BatchShape};
 use model::Config;
-use node::{Cluster, ClusterConfig, Cores, LinkSpec, Workload, probe};
+use node::{Cluster, ClusterConfig, LinkSpec, Workload, probe};
 use sim::plan::{Calibration, FlowOptions, PeerGroup, PeerSpec, Plan, PlanInput, simulate};
 use tensor::Context;
 use tensor::gemm::multiply_add_burst;
@@ -244,16 +244,12 @@ fn trainer_flops(width: usize, cores: usize) -> f64 {
 fn run(case: &Case, rounds: u64) -> f64 {
     let home = tempfile::tempdir().unwrap();
     let config = ClusterConfig {
-        home: home.path().to_owned(),
-        workload: Arc::new(Workload::new(recipe(case), Corpus::bundled().unwrap()).unwrap()),
-        data: None,
-        peers: case.peers as usize,
-        cores: Cores::all(),
-        processes: None,
         link: case.link.map(|link| link.parse().unwrap()),
-        memory: None,
-        fresh: false,
-        baseline: None,
+        ..ClusterConfig::new(
+            home.path(),
+            Arc::new(Workload::new(recipe(case), Corpus::bundled().unwrap()).unwrap()),
+            case.peers as usize,
+        )
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -19,7 +19,7 @@ use model::{Config, Decoder, Request, Sampler, Sampling};
 use node::home::Home;
 use node::inference::StagedModel;
 use node::offline::Saved;
-use node::{Cluster, ClusterConfig, Cores, LinkSpec, Weights, Workload, probe};
+use node::{Cluster, ClusterConfig, LinkSpec, Weights, Workload, probe};
 use tensor::Context;
 
 /// The allocator of the program.
@@ -100,18 +100,7 @@ fn workload() -> Arc<Workload> {
 
 /// A cluster of one replica a stage after its only round, and its model.
 async fn trained(home: &std::path::Path, workload: &Arc<Workload>, link: Option<LinkSpec>) -> (Cluster, StagedModel) {
-    let config = ClusterConfig {
-        home: home.to_owned(),
-        workload: workload.clone(),
-        data: None,
-        peers: STAGES,
-        cores: Cores::all(),
-        processes: None,
-        link,
-        memory: None,
-        fresh: false,
-        baseline: None,
-    };
+    let config = ClusterConfig { link, ..ClusterConfig::new(home, workload.clone(), STAGES) };
     let cluster = Cluster::start(config).await.unwrap();
     cluster.outcome().await;
     let checkpoint = cluster.observer().checkpoints().borrow().clone().unwrap();

@@ -14,7 +14,7 @@ use learn::Recipe;
 use learn::boundary::Codec;
 use learn::data::Corpus;
 use model::Config;
-use node::{Cluster, ClusterConfig, Cores, LinkSpec, Workload, probe};
+use node::{Cluster, ClusterConfig, LinkSpec, Workload, probe};
 
 /// The allocator of the program.
 #[global_allocator]
@@ -84,18 +84,7 @@ struct Speed {
 
 fn run(workload: &Arc<Workload>, link: Option<LinkSpec>, rounds: u64) -> Speed {
     let home = tempfile::tempdir().unwrap();
-    let config = ClusterConfig {
-        home: home.path().to_owned(),
-        workload: workload.clone(),
-        data: None,
-        peers: PEERS,
-        cores: Cores::all(),
-        processes: None,
-        link,
-        memory: None,
-        fresh: false,
-        baseline: None,
-    };
+    let config = ClusterConfig { link, ..ClusterConfig::new(home.path(), workload.clone(), PEERS) };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let cluster = Cluster::start(config).await.unwrap();

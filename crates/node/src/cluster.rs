@@ -68,6 +68,24 @@ pub struct ClusterConfig {
     pub baseline: Option<Baseline>,
 }
 
+impl ClusterConfig {
+    /// Peers in this process that use all cores, on loopback as it is, and resume a run of this recipe if there is one.
+    pub fn new(home: &Path, workload: Arc<Workload>, peers: usize) -> Self {
+        Self {
+            home: home.to_owned(),
+            workload,
+            data: None,
+            peers,
+            cores: Cores::all(),
+            processes: None,
+            link: None,
+            memory: None,
+            fresh: false,
+            baseline: None,
+        }
+    }
+}
+
 /// The running peers of a machine.
 #[derive(Debug)]
 pub struct Cluster {

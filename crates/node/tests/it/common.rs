@@ -8,7 +8,7 @@ use learn::Recipe;
 use learn::data::Corpus;
 use node::observe::Summary;
 use node::status::PeerStatus;
-use node::{Cluster, ClusterConfig, Cores, Outcome, Workload};
+use node::{Cluster, ClusterConfig, Outcome, Workload};
 
 /// Longest wait for anything: a test that needs it fails anyway.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,18 +26,7 @@ pub(crate) fn workload() -> Arc<Workload> {
 }
 
 pub(crate) fn config(home: &Path, peers: usize) -> ClusterConfig {
-    ClusterConfig {
-        home: home.to_owned(),
-        workload: workload(),
-        data: Some(text_path()),
-        peers,
-        cores: Cores::all(),
-        processes: None,
-        link: None,
-        memory: None,
-        fresh: false,
-        baseline: None,
-    }
+    ClusterConfig { data: Some(text_path()), ..ClusterConfig::new(home, workload(), peers) }
 }
 
 /// Waits until peer 1 says something.
