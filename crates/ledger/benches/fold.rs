@@ -34,6 +34,7 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
         unit_tokens: 1000,
         start_members: members,
         quorum: members,
+        round_us_first: 1_000_000,
         round_us_max: 1_000_000,
         shares_per_round: 1_000_000,
     };

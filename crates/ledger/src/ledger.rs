@@ -26,6 +26,7 @@
 
 pub(crate) mod check;
 pub(crate) mod membership;
+pub(crate) mod pace;
 pub(crate) mod round;
 pub(crate) mod settle;
 pub(crate) mod state;

@@ -175,7 +175,7 @@ async fn quic(spec: &str) -> (Vec<Duration>, f64) {
     a.transport.connect(b.id);
     assert!(matches!(a.transport.next().await, TransportEvent::Connected(_)));
     assert!(matches!(b.transport.next().await, TransportEvent::Connected(_)));
-    let hello = Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height: 0 };
+    let hello = Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height: 0, open: None };
     let mut trips = Vec::new();
     for _ in 0..PINGS {
         let start = Instant::now();

@@ -9,6 +9,7 @@
 //! own, too: the network is the parent's.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,9 +37,9 @@ use crate::workload::{Cores, Workload, stage_of};
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
 pub const ROUND_SECONDS_MAX: u64 = 600;
-/// As [`ROUND_SECONDS_MAX`], for a run of several stages: what a replica had added up is lost with it, and the others
-/// do not wait long. A part of it suffices for a stage's root when half of the voters are gone ([`ledger::RoundOpen::late_us`]).
-pub const STAGED_ROUND_SECONDS_MAX: u64 = 40;
+/// The first rounds of a run of several stages have less time: what a replica had added up is lost with it, and the others
+/// do not wait long. Later rounds get what those before them took, and more. A part of it suffices for a stage's root when half of the voters are gone ([`ledger::RoundOpen::late_us`]).
+pub const STAGED_ROUND_SECONDS: u64 = 40;
 /// Shares minted per round, in micro-shares: a thousand shares.
 pub const SHARES_PER_ROUND: u64 = 1_000_000_000;
 
@@ -248,15 +249,16 @@ async fn leave(client: Option<Arc<InferenceClient>>) {
     }
 }
 
-fn round_seconds_max(config: &ClusterConfig) -> u64 {
-    if config.workload.stages_len() > 1 { STAGED_ROUND_SECONDS_MAX } else { ROUND_SECONDS_MAX }
+/// The least and the most time of a round, in microseconds.
+fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
+    let seconds = if config.workload.stages_len() > 1 { STAGED_ROUND_SECONDS } else { ROUND_SECONDS_MAX };
+    seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
 }
 
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
-    let charter =
-        config.workload.charter(founder.id(), members, round_seconds_max(config) * 1_000_000, SHARES_PER_ROUND);
+    let charter = config.workload.charter(founder.id(), members, round_us(config), SHARES_PER_ROUND);
     if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
         let kept = &run.charter().body;
         let same =

@@ -47,7 +47,7 @@ use traffic::Meters;
 pub use traffic::Traffic;
 
 /// What peers of this protocol version ask for when they connect.
-pub const ALPN: &[u8] = b"cairn/2";
+pub const ALPN: &[u8] = b"cairn/3";
 /// Most frames waiting to be sent to one peer.
 pub const FRAMES_QUEUED_MAX: usize = 256;
 /// Most bytes waiting to be sent to one peer.

@@ -1,5 +1,6 @@
 //! What all peers of a run compute with: the recipe, the corpus, and the cores that peers of one process share.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use learn::Recipe;
@@ -61,8 +62,15 @@ impl Workload {
         self.recipe.layout().len() as u64
     }
 
-    /// The terms of a run of this workload by `members` peers, ordered by `validator`.
-    pub fn charter(&self, validator: PeerId, members: u32, round_us_max: u64, shares_per_round: u64) -> Charter {
+    /// The terms of a run of this workload by `members` peers, ordered by `validator`, whose rounds have
+    /// a time in microseconds within `round_us`.
+    pub fn charter(
+        &self,
+        validator: PeerId,
+        members: u32,
+        round_us: RangeInclusive<u64>,
+        shares_per_round: u64,
+    ) -> Charter {
         let recipe = &self.recipe;
         Charter {
             name: recipe.name.clone(),
@@ -80,7 +88,8 @@ impl Workload {
             unit_tokens: recipe.unit_tokens(),
             start_members: members,
             quorum: members.div_ceil(2),
-            round_us_max,
+            round_us_first: *round_us.start(),
+            round_us_max: *round_us.end(),
             shares_per_round,
         }
     }

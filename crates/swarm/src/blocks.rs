@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use ledger::{Applied, BlockError, CommittedSet};
 use wire::message::BLOCKS_PER_ANSWER_MAX;
-use wire::{Action, Block, Hash, Message, PROTOCOL_VERSION, PeerId, RunId, Signable, VerifiedBlock};
+use wire::{Action, Block, Hash, Message, PROTOCOL_VERSION, PeerId, RoundTime, RunId, Signable, VerifiedBlock};
 
 use crate::backoff::Backoff;
 use crate::limits::{BLOCKS_AHEAD_MAX, BLOCKS_ANSWER_BYTES_MAX, STATE_ROUNDS_MAX};
@@ -61,14 +61,16 @@ impl Peer {
     pub(crate) fn greet(&mut self, to: PeerId, out: &mut Vec<Output>) {
         let height = self.ledger.height();
         self.links.told(to, height);
-        out.push(Output::Send { to, message: Message::Hello { version: PROTOCOL_VERSION, run: self.run, height } });
+        let open = self.ordering.as_ref().zip(self.ledger.round()).map(|(ordering, open)| ordering.round_time(open));
+        let message = Message::Hello { version: PROTOCOL_VERSION, run: self.run, height, open };
+        out.push(Output::Send { to, message });
     }
 
     /// Takes the other end's greeting.
     pub(crate) fn on_hello(
         &mut self,
         from: PeerId,
-        (version, run, height): (u16, RunId, u64),
+        (version, run, height, open): (u16, RunId, u64, Option<RoundTime>),
         now: Time,
         out: &mut Vec<Output>,
     ) {
@@ -80,6 +82,9 @@ impl Peer {
             let newcomer = height == 0 && self.ledger.height() > 0;
             self.links.greeted(from);
             self.links.note_height(from, height);
+            if let (Some(stages), Some(open), true) = (&mut self.stages, open, self.ledger.is_validator(&from)) {
+                stages.note_round_time(open);
+            }
             if newcomer {
                 let charter = self.ledger.signed_charter().clone();
                 out.push(Output::Send { to: from, message: Message::Charter(charter) });

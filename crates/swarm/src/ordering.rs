@@ -15,8 +15,10 @@
 
 use std::collections::BTreeMap;
 
-use ledger::{Ledger, Rejection};
-use wire::{Action, Block, Commitment, Hash, Message, PeerId, Signable, Signed, Transaction, Verified, VerifiedBlock};
+use ledger::{Ledger, Rejection, RoundOpen};
+use wire::{
+    Action, Block, Commitment, Hash, Message, PeerId, RoundTime, Signable, Signed, Transaction, Verified, VerifiedBlock,
+};
 
 use crate::fetches::{Fetches, Need};
 use crate::limits::{PAYLOAD_FETCHES_MAX, POOL_MAX, POOL_PER_SIGNER_MAX};
@@ -76,6 +78,14 @@ impl Ordering {
     /// submitted again after it came back, and must not find the round closed.
     fn lasts_until(&self, deadline: Time, whole_us: u64) -> Time {
         self.opened.map_or(deadline, |(_, seen)| deadline.max(seen.after(whole_us)))
+    }
+
+    /// How long the open round is kept open.
+    pub(crate) fn round_time(&self, open: &RoundOpen) -> RoundTime {
+        let whole_us = open.deadline_us.saturating_sub(open.opened_us);
+        let seen = self.opened.filter(|(round, _)| *round == open.round).map(|(_, seen)| seen.after(whole_us));
+        let until_us = seen.map_or(open.deadline_us, |seen| seen.as_micros().max(open.deadline_us));
+        RoundTime { round: open.round, until_us }
     }
 
     fn note_round(&mut self, round: Option<u64>, now: Time) {
@@ -329,9 +339,10 @@ impl Peer {
     /// validator was away: then it is just before the deadline.
     fn propose(&self, now: Time, candidates: Vec<Verified<Transaction>>) -> Option<Block> {
         let now_us = now.as_micros();
-        let deadline_us = self.ledger.round().map_or(u64::MAX, |open| open.deadline_us);
-        let lasts_until =
-            self.ordering.as_ref()?.lasts_until(Time::from_micros(deadline_us), self.ledger.charter().round_us_max);
+        let open = self.ledger.round();
+        let deadline_us = open.map_or(u64::MAX, |open| open.deadline_us);
+        let whole_us = open.map_or(0, |open| deadline_us.saturating_sub(open.opened_us));
+        let lasts_until = self.ordering.as_ref()?.lasts_until(Time::from_micros(deadline_us), whole_us);
         if now_us < deadline_us || now >= lasts_until {
             return self.ledger.propose(&self.identity, now_us, candidates);
         }

@@ -346,7 +346,9 @@ impl Peer {
             stages.note_sign(from);
         }
         match message {
-            Message::Hello { version, run, height } => self.on_hello(from, (version, run, height), now, out),
+            Message::Hello { version, run, height, open } => {
+                self.on_hello(from, (version, run, height, open), now, out);
+            }
             Message::Submit(transaction) => self.collect(from, transaction, now, out),
             Message::Block(block) => self.on_blocks(from, vec![block], now, out),
             Message::BlocksWanted { from_height } => self.on_blocks_wanted(from, from_height, out),

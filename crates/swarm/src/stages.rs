@@ -24,7 +24,7 @@
 
 use std::collections::BTreeSet;
 
-use wire::{Action, Block, Message, PeerId};
+use wire::{Action, Block, Message, PeerId, RoundTime};
 
 use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
 use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
@@ -66,16 +66,23 @@ pub(crate) struct Stages {
     signs: Option<Signs>,
     /// The round that was open when this life began.
     resumed_in: Option<u64>,
+    /// How long the validator keeps a round open, as it said last.
+    round_time: Option<RoundTime>,
 }
 
 impl Stages {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None, resumed_in: None }
+        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None, resumed_in: None, round_time: None }
     }
 
     /// Notes the round in which this life begins: what was added up in it before is lost.
     pub(crate) fn resume(&mut self, round: Option<u64>) {
         self.resumed_in = round;
+    }
+
+    /// Notes how long the validator keeps a round open.
+    pub(crate) fn note_round_time(&mut self, time: RoundTime) {
+        self.round_time = Some(time);
     }
 
     /// Whether the sum of a round was asked for.
@@ -117,7 +124,8 @@ impl Peer {
         distance == 0 || self.config.neighbour_payloads && distance == 1
     }
 
-    /// When most of the open round's time has passed, so that what is counted has to be committed.
+    /// When most of the open round's time has passed, so that what is counted has to be committed. Time in which the validator was away
+    /// does not count.
     pub(crate) fn seal_deadline(&self) -> Option<Time> {
         let (open, stages) = (self.ledger.round()?, self.stages.as_ref()?);
         let counts = stages.pipeline.round() == Some(open.round) && !stages.pipeline.done().is_empty();
@@ -125,8 +133,11 @@ impl Peer {
             return None;
         }
         let percent = if self.config.stage == 0 { FIRST_STAGE_SEALS_PERCENT } else { OTHER_STAGES_SEAL_PERCENT };
-        let time = open.deadline_us.saturating_sub(open.opened_us) / 100 * percent;
-        Some(Time::from_micros(open.opened_us.saturating_add(time)))
+        let whole_us = open.deadline_us.saturating_sub(open.opened_us);
+        let own = self.ordering.as_ref().map(|ordering| ordering.round_time(open));
+        let told = own.or(stages.round_time).filter(|told| told.round == open.round).map_or(0, |told| told.until_us);
+        let opened_us = open.deadline_us.max(told).saturating_sub(whole_us);
+        Some(Time::from_micros(opened_us.saturating_add(whole_us / 100 * percent)))
     }
 
     /// Tells the pipeline something, and does what it wants.

@@ -83,7 +83,10 @@ pub struct Charter {
     pub start_members: u32,
     /// Commitments that suffice to close a round at its deadline, over all stages, at least 1.
     pub quorum: u32,
-    /// Time from a round's opening to its deadline, in microseconds, at least 1.
+    /// Time from a round's opening to its deadline, in microseconds, of the first rounds; at least 1. Later ones get what the rounds before
+    /// them suggest, at least this.
+    pub round_us_first: u64,
+    /// Most time from a round's opening to its deadline, in microseconds, at least `round_us_first`.
     pub round_us_max: u64,
     /// Shares minted per round, in micro-shares: split over the stages by weight, in a stage over its paid units.
     pub shares_per_round: u64,
@@ -126,7 +129,7 @@ impl Wire for Charter {
     const BYTES_MAX: usize = 16 * 1024;
 
     fn validate(&self) -> Result<(), &'static str> {
-        let rules: [(bool, &'static str); 13] = [
+        let rules: [(bool, &'static str); 14] = [
             (!self.name.is_empty() && self.name.len() <= 64, "name must have 1 to 64 bytes"),
             (!self.validators.is_empty() && self.validators.len() <= 100, "validators must be 1 to 100 keys"),
             (self.validators.windows(2).all(|pair| pair[0] < pair[1]), "validators must be sorted and distinct"),
@@ -137,7 +140,8 @@ impl Wire for Charter {
             (self.unit_tokens >= 1, "unit_tokens must be at least 1"),
             ((1..=MEMBERS_MAX).contains(&self.start_members), "start_members must be 1 to 16384"),
             (self.quorum >= 1, "quorum must be at least 1"),
-            (self.round_us_max >= 1, "round_us_max must be at least 1"),
+            (self.round_us_first >= 1, "round_us_first must be at least 1"),
+            (self.round_us_max >= self.round_us_first, "round_us_max must be at least round_us_first"),
             (self.supply_max().is_some(), "rounds x shares_per_round must be below 2^64"),
             (self.tokens_max().is_some(), "rounds x units_per_round x stages x unit_tokens must be below 2^64"),
         ];

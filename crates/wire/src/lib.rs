@@ -22,7 +22,7 @@ pub use encoding::{DecodeError, Wire, decode, encode};
 pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
 pub use inference::{InferenceAnswer, InferenceCall, InferenceRefusal, SequenceFeed};
-pub use message::{Message, PROTOCOL_VERSION};
+pub use message::{Message, PROTOCOL_VERSION, RoundTime};
 pub use receipt::{Receipt, UnitId};
 pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply};
 pub use transaction::{Action, Attestation, Block, BlockHeader, Commitment, Transaction, VerifiedBlock};

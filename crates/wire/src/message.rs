@@ -10,9 +10,19 @@ use crate::stage::{StageCall, StageRefusal, StageReply};
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Most blocks in one answer.
 pub const BLOCKS_PER_ANSWER_MAX: usize = 64;
+
+/// How long a validator keeps a round open. That is later than the deadline that follows from blocks when the validator was away in
+/// between: what its peers did before is submitted again, and the rest of the round's work gets its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct RoundTime {
+    /// The round.
+    pub round: u64,
+    /// Until when, in microseconds, as blocks count time.
+    pub until_us: u64,
+}
 
 /// A message between two connected peers.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -25,6 +35,8 @@ pub enum Message {
         run: RunId,
         /// Blocks that the speaker has.
         height: u64,
+        /// From a validator: how long it keeps its open round open.
+        open: Option<RoundTime>,
     },
     /// To a validator: please order this.
     Submit(Signed<Transaction>),

@@ -171,7 +171,7 @@ impl State {
         }
         self.members_root = Hash::derive("cairn v1 members", &[&flat]);
         let units = if round < terms.charter.rounds { terms.charter.units_per_round } else { 0 };
-        let deadline_us = time_us.saturating_add(terms.charter.round_us_max);
+        let deadline_us = time_us.saturating_add(self.pace.round_us(terms.charter));
         let opening =
             Opening { run: terms.run, round, beacon, opened_us: time_us, deadline_us, state_roots, units, members };
         self.round = Some(RoundOpen::new(opening));

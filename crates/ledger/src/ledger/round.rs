@@ -338,14 +338,18 @@ impl RoundOpen {
     /// or from the deadline on when a quorum did. With several: when every stage has done every unit, or from the deadline
     /// on when a quorum committed and somebody of every stage.
     pub(crate) fn may_close(&self, time_us: u64, quorum: u32) -> bool {
-        let stages = 0..self.stages_len();
         let quorum_reached = self.commitments_len() as u64 >= u64::from(quorum);
-        let everywhere = stages.clone().all(|stage| self.commitments.len_of(stage) > 0);
-        let complete = match self.stages_len() {
+        let everywhere = (0..self.stages_len()).all(|stage| self.commitments.len_of(stage) > 0);
+        everywhere && ((time_us >= self.deadline_us && quorum_reached) || self.is_complete())
+    }
+
+    /// Whether nothing is waited for. With one stage: everybody committed that has units and stays. With several: every stage has done
+    /// every unit.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self.stages_len() {
             1 => self.awaits_nobody(),
-            _ => stages.into_iter().all(|stage| self.commitments.units_of(stage) >= self.units),
-        };
-        everywhere && ((time_us >= self.deadline_us && quorum_reached) || complete)
+            stages => (0..stages).all(|stage| self.commitments.units_of(stage) >= self.units),
+        }
     }
 
     /// Whether every member that has units committed or left; for a run of one stage.

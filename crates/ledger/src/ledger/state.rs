@@ -10,6 +10,7 @@ use wire::{Action, BlockHeader, Charter, Commitment, Hash, PeerId, RunId, Signed
 
 use crate::accounts::{Account, Accounts, Changes};
 use crate::error::Rejection;
+use crate::ledger::pace::Pace;
 use crate::ledger::round::{CommittedSet, Entry, RoundOpen};
 
 /// Most accounts of a run.
@@ -122,6 +123,7 @@ pub(crate) struct State {
     pub(crate) round: Option<RoundOpen>,
     pub(crate) members_root: Hash,
     pub(crate) recent: VecDeque<Arc<CommittedSet>>,
+    pub(crate) pace: Pace,
     pub(crate) totals: Totals,
     pub(crate) tree: Tree,
 }
@@ -136,6 +138,7 @@ impl State {
             round: None,
             members_root: Hash::default(),
             recent: VecDeque::new(),
+            pace: Pace::default(),
             totals,
             tree: Tree::new(Vec::new()),
         };

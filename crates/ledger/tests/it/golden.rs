@@ -85,11 +85,11 @@ fn a_run_has_its_frozen_roots() {
     roots.push(world.ledger.root());
     let roots: Vec<String> = roots.iter().map(Hash::to_string).collect();
     let frozen = [
-        "5f0adea7c6d45136e75be8add7773ad00fc93c32ce6bcb6e4a9f7cfbcb43e2e0",
-        "d21a7dbe67675b516ee0898c3795364c44f179177584e229bfefaaefff649cc2",
-        "dbd99ab6451f9aba4fcd07fed916728af23954d70c17bf443c47829ad8995367",
-        "0cc51b6335ae6967faaccea6579d472a4001f47f89773532dd4b9a53f3924f02",
-        "87ef7bf848649f460c07997aad80a4ec872dfa91ba2cdea7d281e5fc73179087",
+        "b4949d376b81df8fb46fa45f8328449770df028edf853d71f73507242826b31a",
+        "ef1cd28bb035e8d437b2b8fe14a72a4ef74c48946ed912a46bea6b3d4c9f95b6",
+        "e7c7d77f5e86273bb21012493f524e840ab3c3da4130d3324d2e7cb4c758a333",
+        "1738282ddd3ad718e6b9071e39355ac89de1129876a553b51b9d873489ff4813",
+        "1722a70fb12fcd59e426c0e629d7cdedfd49aa3c5a360b5a6470fe2eb5605083",
     ];
     assert_eq!(roots, frozen);
 }

@@ -374,3 +374,33 @@ fn a_stage_without_members_has_no_units_until_somebody_comes() {
     let commits = [0, 1].map(|peer| world.commit_units(&world.peers[peer], &ALL)).to_vec();
     assert!(world.block(commits).closed.is_some());
 }
+
+/// How long the open round may take.
+fn round_us(world: &World) -> u64 {
+    world.round().deadline_us - world.round().opened_us
+}
+
+#[test]
+fn a_round_that_was_not_done_gives_the_next_one_more_time() {
+    let mut world = World::staged(&[1, 1], |charter| {
+        (charter.rounds, charter.quorum) = (20, 2);
+        charter.round_us_first = 1_000_000;
+        charter.round_us_max = 3_000_000;
+    });
+    let mut times = vec![round_us(&world)];
+    for _ in 0..2 {
+        let half = world.peers.iter().map(|peer| world.commit_units(peer, &[0, 1, 2])).collect();
+        world.block(half);
+        assert!(world.deadline().closed.is_some());
+        times.push(round_us(&world));
+        attest_all(&mut world);
+    }
+    assert_eq!(times, [1_000_000, 2_000_000, 3_000_000], "twice the time, and no more than the charter allows");
+    for _ in 0..3 {
+        let all = world.peers.iter().map(|peer| world.commit_units(peer, &ALL)).collect();
+        assert!(world.block(all).closed.is_some());
+        times.push(round_us(&world));
+        attest_all(&mut world);
+    }
+    assert_eq!(times[3..], [3_000_000, 3_000_000, 1_000_000], "three rounds say how long one takes");
+}

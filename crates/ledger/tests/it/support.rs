@@ -35,6 +35,7 @@ pub(crate) fn charter(validator: &Identity) -> Charter {
         unit_tokens: 100,
         start_members: 4,
         quorum: 3,
+        round_us_first: ROUND_US,
         round_us_max: ROUND_US,
         shares_per_round: 1003,
     }

@@ -15,7 +15,8 @@ use crate::transport::identity;
 async fn lone_node(directory: &Path, other: PeerId) -> (NodeHandle, RunId) {
     let founder = identity(1);
     let workload = workload();
-    let charter = founder.sign(Workload::charter(&workload, founder.id(), 2, 60_000_000, 1000)).verify().unwrap();
+    let charter =
+        founder.sign(Workload::charter(&workload, founder.id(), 2, 60_000_000..=60_000_000, 1000)).verify().unwrap();
     let run = charter.body.run_id();
     let config = NodeConfig {
         alone: false,
@@ -69,11 +70,11 @@ async fn a_peer_that_states_another_version_or_run_is_recorded_and_that_is_kept(
     let (node, run) = lone_node(directory.path(), identity(9).id()).await;
     let (future, stranger) = (identity(2), identity(3));
     let mut a = connect(&future, &node).await;
-    a.send(node.id(), &Message::Hello { version: PROTOCOL_VERSION + 1, run, height: 0 });
+    a.send(node.id(), &Message::Hello { version: PROTOCOL_VERSION + 1, run, height: 0, open: None });
     assert!(fault_of(&node, future.id()).await.contains("version"));
     let mut b = connect(&stranger, &node).await;
     let other_run = RunId(wire::Hash::of(b"another run"));
-    b.send(node.id(), &Message::Hello { version: PROTOCOL_VERSION, run: other_run, height: 0 });
+    b.send(node.id(), &Message::Hello { version: PROTOCOL_VERSION, run: other_run, height: 0, open: None });
     assert!(fault_of(&node, stranger.id()).await.contains("another run"));
     node.shutdown().await;
     a.shutdown().await;
@@ -89,7 +90,7 @@ async fn a_charter_of_another_recipe_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let founder = identity(1);
     let workload = workload();
-    let mut charter = workload.charter(founder.id(), 1, 60_000_000, 1000);
+    let mut charter = workload.charter(founder.id(), 1, 60_000_000..=60_000_000, 1000);
     charter.recipe = wire::Hash::of(b"another recipe");
     let config = NodeConfig {
         alone: false,

@@ -19,7 +19,7 @@ fn spec(text: &str) -> LinkSpec {
 }
 
 fn hello(height: u64) -> Message {
-    Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height }
+    Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height, open: None }
 }
 
 async fn next(transport: &mut Transport) -> TransportEvent {

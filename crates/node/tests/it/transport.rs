@@ -14,7 +14,7 @@ pub(crate) async fn bind(who: &Identity) -> Transport {
 }
 
 fn hello(height: u64) -> Message {
-    Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height }
+    Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"run")), height, open: None }
 }
 
 async fn next(transport: &mut Transport) -> TransportEvent {

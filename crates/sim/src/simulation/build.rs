@@ -83,6 +83,7 @@ fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
         unit_tokens: 1024,
         start_members: u32::try_from(punctual).expect("a simulated number of peers"),
         quorum: 1,
+        round_us_first: config.round_us_max,
         round_us_max: config.round_us_max,
         shares_per_round: SHARES_PER_ROUND,
     };

@@ -30,7 +30,7 @@ fn give(peer: &mut Peer, from: usize, message: Message) -> Vec<Output> {
 }
 
 fn hello(world: &World, height: u64) -> Message {
-    Message::Hello { version: PROTOCOL_VERSION, run: world.charter.body.run_id(), height }
+    Message::Hello { version: PROTOCOL_VERSION, run: world.charter.body.run_id(), height, open: None }
 }
 
 fn wanted(out: &[Output]) -> Vec<(wire::PeerId, u64)> {

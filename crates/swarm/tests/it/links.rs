@@ -65,7 +65,8 @@ fn both_sides_greet_with_their_height() {
     let mut peer = lone(1, 2);
     give(&mut peer, 0, Input::Start);
     let out = give(&mut peer, 1, Input::Connected(identity(0).id()));
-    let hello = Message::Hello { version: PROTOCOL_VERSION, run: verified(charter(2, 3)).body.run_id(), height: 0 };
+    let hello =
+        Message::Hello { version: PROTOCOL_VERSION, run: verified(charter(2, 3)).body.run_id(), height: 0, open: None };
     assert!(sends(&out).contains(&(identity(0).id(), &hello)));
 }
 
@@ -73,8 +74,11 @@ fn both_sides_greet_with_their_height() {
 fn another_version_or_run_is_a_fault_and_the_connection_ends() {
     let run = verified(charter(2, 3)).body.run_id();
     let cases = [
-        (Message::Hello { version: 9, run, height: 4 }, FaultKind::WrongVersion { version: 9 }),
-        (Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"other")), height: 0 }, FaultKind::WrongRun),
+        (Message::Hello { version: 9, run, height: 4, open: None }, FaultKind::WrongVersion { version: 9 }),
+        (
+            Message::Hello { version: PROTOCOL_VERSION, run: RunId(Hash::of(b"other")), height: 0, open: None },
+            FaultKind::WrongRun,
+        ),
     ];
     for (message, kind) in cases {
         let mut peer = lone(1, 2);
@@ -117,7 +121,7 @@ fn a_newcomer_is_sent_the_charter() {
     let newcomer = identity(9).id();
     world.give(0, Input::Connected(newcomer));
     let run = world.charter.body.run_id();
-    let out = world.tell(0, newcomer, Message::Hello { version: PROTOCOL_VERSION, run, height: 0 });
+    let out = world.tell(0, newcomer, Message::Hello { version: PROTOCOL_VERSION, run, height: 0, open: None });
     let charter = Message::Charter((*world.charter).clone());
     assert!(sends(&out).contains(&(newcomer, &charter)));
 }

@@ -46,7 +46,7 @@ fn after_the_end_a_peer_serves_blocks_and_rests() {
 #[test]
 fn own_transactions_are_stored_before_they_are_sent_and_sent_until_they_are_in_a_block() {
     let mut terms = charter(2, 2);
-    terms.round_us_max = 3_600_000_000;
+    (terms.round_us_first, terms.round_us_max) = (3_600_000_000, 3_600_000_000);
     let mut world = World::with(2, terms);
     world.busy = [1].into();
     world.run("peer 1 trains", |world| world.jobs.contains_key(&1));

@@ -33,6 +33,7 @@ pub(crate) fn charter(peers: usize, rounds: u64) -> Charter {
         unit_tokens: 100,
         start_members: u32::try_from(peers).unwrap(),
         quorum: 1,
+        round_us_first: ROUND_US,
         round_us_max: ROUND_US,
         shares_per_round: 1_000,
     }

@@ -105,7 +105,8 @@ fn a_signed_value_is_signer_signature_body() {
 #[test]
 fn a_message_is_its_number_and_its_fields() {
     let messages: Vec<Vec<u8>> = samples::messages().iter().map(encode).collect();
-    let expected = join(&[&[0], &[2, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0]]);
+    let open = [&[1, 5, 0, 0, 0, 0, 0, 0, 0][..], &1_764_000_040_000_000_u64.to_le_bytes()].concat();
+    let expected = join(&[&[0], &[3, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0], &open]);
     assert_eq!(messages[0], expected);
     assert_eq!(messages[3], [3, 3, 0, 0, 0, 0, 0, 0, 0]);
     for (number, message) in messages.iter().enumerate() {

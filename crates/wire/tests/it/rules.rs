@@ -25,7 +25,7 @@ fn refused<T: Wire + std::fmt::Debug>(value: &T) -> &'static str {
 #[test]
 fn a_charter_keeps_its_rules() {
     type Case = (&'static str, fn(&mut Charter));
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         ("name must have", |charter| charter.name.clear()),
         ("name must have", |charter| charter.name = "x".repeat(65)),
         ("validators must be 1 to 100", |charter| charter.validators.clear()),
@@ -43,7 +43,8 @@ fn a_charter_keeps_its_rules() {
         ("start_members must", |charter| charter.start_members = 0),
         ("start_members must", |charter| charter.start_members = MEMBERS_MAX + 1),
         ("quorum must", |charter| charter.quorum = 0),
-        ("round_us_max must", |charter| charter.round_us_max = 0),
+        ("round_us_first must", |charter| charter.round_us_first = 0),
+        ("round_us_max must", |charter| charter.round_us_max = charter.round_us_first - 1),
         ("shares_per_round must be below 2^64", |charter| charter.shares_per_round = u64::MAX),
         ("unit_tokens must be below 2^64", |charter| charter.unit_tokens = u64::MAX),
     ];

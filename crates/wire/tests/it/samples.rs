@@ -3,8 +3,8 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, PROTOCOL_VERSION, Receipt, RefusalReason, RunId, SequenceFeed, Signed,
-    StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, Message, NumericProfile, PROTOCOL_VERSION, Receipt, RefusalReason, RoundTime, RunId,
+    SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -40,6 +40,7 @@ pub(crate) fn charter() -> Charter {
         unit_tokens: 7680,
         start_members: 4,
         quorum: 3,
+        round_us_first: 40_000_000,
         round_us_max: 60_000_000,
         shares_per_round: 1_000_000,
     }
@@ -107,7 +108,12 @@ pub(crate) fn block() -> Block {
 
 pub(crate) fn messages() -> Vec<Message> {
     vec![
-        Message::Hello { version: PROTOCOL_VERSION, run: run(), height: 7 },
+        Message::Hello {
+            version: PROTOCOL_VERSION,
+            run: run(),
+            height: 7,
+            open: Some(RoundTime { round: 5, until_us: 1_764_000_040_000_000 }),
+        },
         Message::Submit(transaction(Action::Join { sequence: 0, stage: 1 })),
         Message::Block(block()),
         Message::BlocksWanted { from_height: 3 },

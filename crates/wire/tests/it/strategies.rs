@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, PeerId, Receipt, RefusalReason, RunId, SequenceFeed, Signature, Signed,
-    StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, Message, NumericProfile, PeerId, Receipt, RefusalReason, RoundTime, RunId, SequenceFeed,
+    Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -42,12 +42,12 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
     let stages = prop::collection::vec(stage, 1..=4);
     let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
     let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 18, 1u32..=16_384);
-    let limits = (1u32.., 1u64.., 0u64..1 << 40);
+    let limits = (1u32.., (1u64..1 << 40, 0u64..1 << 40), 0u64..1 << 40);
     (texts, hashes, stages, profile, work, limits).prop_map(|(texts, hashes, stages, profile, work, limits)| {
         let (name, validators) = texts;
         let (recipe, data, tokenizer) = hashes;
         let (rounds, units_per_round, unit_tokens, start_members) = work;
-        let (quorum, round_us_max, shares_per_round) = limits;
+        let (quorum, (round_us_first, longer_us), shares_per_round) = limits;
         Charter {
             name,
             validators: validators.into_iter().collect(),
@@ -61,7 +61,8 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
             unit_tokens,
             start_members,
             quorum,
-            round_us_max,
+            round_us_first,
+            round_us_max: round_us_first + longer_us,
             shares_per_round,
         }
     })
@@ -145,7 +146,10 @@ pub(crate) fn block() -> impl Strategy<Value = Block> {
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        (any::<(u16, u64)>(), run()).prop_map(|((version, height), run)| Message::Hello { version, run, height }),
+        (any::<(u16, u64, Option<(u64, u64)>)>(), run()).prop_map(|((version, height, open), run)| {
+            let open = open.map(|(round, until_us)| RoundTime { round, until_us });
+            Message::Hello { version, run, height, open }
+        }),
         signed(transaction()).prop_map(Message::Submit),
         block().prop_map(Message::Block),
         any::<u64>().prop_map(|from_height| Message::BlocksWanted { from_height }),
