@@ -201,8 +201,10 @@ impl Picture {
             Phase::Finished => *self.finished_seconds.get_or_insert(elapsed),
             _ => elapsed,
         };
-        let recent =
-            &self.rounds[self.rounds_before.unwrap_or(0).max(self.rounds.len().saturating_sub(SPEED_ROUNDS))..];
+        // The round that was open when the run went on has the time away in it.
+        let before = self.rounds_before.filter(|before| *before > 0).map_or(0, |before| before + 1);
+        let first = before.max(self.rounds.len().saturating_sub(SPEED_ROUNDS)).min(self.rounds.len());
+        let recent = &self.rounds[first..];
         let seconds: f64 = recent.iter().map(round_seconds).sum();
         let first_tokens = recent.first().map_or(0, |first| self.tokens_at(first.round));
         let tokens = recent.last().map_or(0, |last| last.tokens - first_tokens);
