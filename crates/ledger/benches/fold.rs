@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ledger::Ledger;
 use wire::{
-    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, Receipt, StageTerms, Transaction,
-    Verified,
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, Receipt, Release, StageTerms,
+    Transaction, Verified,
 };
 
 const ROUNDS: u64 = 4;
@@ -37,13 +37,14 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
         round_us_first: 1_000_000,
         round_us_max: 1_000_000,
         shares_per_round: 1_000_000,
+        release: Release::OpenNow,
     };
     Ledger::new(&validator.sign(charter).verify().expect("signed just now"))
 }
 
 /// What a peer submits for the open round: its attestation, or its commitment.
 fn action(ledger: &Ledger, peer: &Identity, attest: bool) -> Action {
-    let Some(round) = ledger.round() else { return Action::Join { sequence: 0, stage: 0 } };
+    let Some(round) = ledger.round() else { return Action::Join { sequence: 0, stage: 0, operator: None } };
     let set = ledger.recent().next_back();
     let state_root = set.map_or(ledger.charter().stages[0].genesis_state, |set| set.digest());
     if attest {

@@ -26,6 +26,8 @@ pub enum Standing {
 pub struct Account {
     /// Whose it is.
     pub peer: PeerId,
+    /// The key of who runs the peer: its own, unless its first join had an operator's certificate. It never changes.
+    pub operator: PeerId,
     /// Whether the peer takes part.
     pub standing: Standing,
     /// The stage of its last join: the one it is in, or will be in from the next round on.
@@ -56,6 +58,7 @@ impl Account {
     pub(crate) fn new(peer: PeerId) -> Self {
         Self {
             peer,
+            operator: peer,
             standing: Standing::Out,
             stage: 0,
             sequence: 0,

@@ -36,6 +36,29 @@ pub enum Rejection {
         /// The stage it names.
         got: u16,
     },
+    /// A join with an operator's certificate for another peer or run.
+    #[error("its operator's certificate is for another peer or another run")]
+    ForeignCertificate,
+    /// A join by another operator than the signer's first one.
+    #[error("the signer's operator is `{expected:?}`, not `{got:?}`")]
+    OperatorChanged {
+        /// The operator of its account.
+        expected: PeerId,
+        /// The operator it names.
+        got: PeerId,
+    },
+    /// A join of another stage than the one to which its operator is bound, in a run whose weights are split.
+    #[error(
+        "its operator `{operator:?}` has had a member in stage {stage}, and may have none in stage {got}: the weights are split"
+    )]
+    OperatorElsewhere {
+        /// The operator.
+        operator: PeerId,
+        /// The stage to which it is bound.
+        stage: u16,
+        /// The stage it names.
+        got: u16,
+    },
     /// A join or leave that was used before, or that skips one.
     #[error("its sequence number is {got}, the next is {expected}")]
     WrongSequence {

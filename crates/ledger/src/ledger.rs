@@ -254,6 +254,19 @@ impl Ledger {
         self.state.is_finished(self.charter())
     }
 
+    /// Whether the weights may leave their stages now: a pure function of the charter and the closed rounds.
+    pub fn weights_are_open(&self) -> bool {
+        self.charter().release.is_open(self.totals().rounds)
+    }
+
+    /// Whether an operator may have a member in a stage: where the charter splits the weights, only in the one in which it ever had one.
+    ///
+    /// # Errors
+    /// [`Rejection::OperatorElsewhere`].
+    pub fn check_operator(&self, operator: PeerId, stage: u16) -> Result<(), Rejection> {
+        self.state.check_stage_of(&self.terms(), operator, stage)
+    }
+
     /// Whether a key may sign blocks.
     pub fn is_validator(&self, peer: &PeerId) -> bool {
         self.charter().validators.binary_search(peer).is_ok()

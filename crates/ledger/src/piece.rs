@@ -16,7 +16,7 @@ use crate::accounts::{Account, chain};
 use crate::ledger::state::{Leaf, Totals};
 
 /// The version of the piece format.
-pub const PIECE_VERSION: u16 = 2;
+pub const PIECE_VERSION: u16 = 3;
 /// Largest piece that is read, in bytes of JSON: room for about 50,000 receipts.
 pub const PIECE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

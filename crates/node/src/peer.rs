@@ -437,6 +437,9 @@ impl Shell {
             HaltReason::DamagedStore { .. } => {
                 failure(FailureKind::CorruptData, "restore the peer's directory from a copy, or use `cairn up --fresh`")
             }
+            HaltReason::MayNotJoin { .. } => {
+                failure(FailureKind::BadInput, "start it in the stage that its operator is in, or leave it to others")
+            }
             HaltReason::JobFailed { .. } => self.job_failure.clone().unwrap_or_else(|| {
                 failure(FailureKind::Unexpected, "start again: it goes on from the last committed round")
             }),

@@ -23,7 +23,7 @@ pub use error::StoreError;
 use crate::view::FaultView;
 
 /// The version of the layout.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Most faults kept.
 pub const FAULTS_MAX: u64 = 1000;
 /// Most outgoing transactions kept.

@@ -11,7 +11,7 @@ use model::{Kind, Layout};
 use swarm::pipeline::PipelineConfig;
 use tensor::Profile;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wire::{Charter, Hash, NumericProfile, PeerId, StageTerms};
+use wire::{Charter, Hash, NumericProfile, PeerId, Release, StageTerms};
 
 use crate::state::{ModelState, Parts};
 
@@ -63,7 +63,7 @@ impl Workload {
     }
 
     /// The terms of a run of this workload by `members` peers, ordered by `validator`, whose rounds have
-    /// a time in microseconds within `round_us`.
+    /// a time in microseconds within `round_us`, and whose weights are open.
     pub fn charter(
         &self,
         validator: PeerId,
@@ -91,6 +91,7 @@ impl Workload {
             round_us_first: *round_us.start(),
             round_us_max: *round_us.end(),
             shares_per_round,
+            release: Release::OpenNow,
         }
     }
 

@@ -188,6 +188,7 @@ impl Peer {
             let first = self.ledger.recent().next().map_or(0, |set| set.round);
             self.forget_old(oldest.filter(|set| set.round < first), closed.round, out);
         }
+        self.forget_vouched(out);
         for peer in &applied.divergent {
             self.tell_divergent(*peer, now, out);
         }

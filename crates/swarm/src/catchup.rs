@@ -171,8 +171,9 @@ impl Peer {
             }
         }
         if let Some(ordering) = &self.ordering {
-            ordering.add_needs(&mut needs);
+            ordering.add_needs(|stage| self.may_hold(stage), &mut needs);
         }
+        self.vouching.add_needs(&mut needs);
         self.fetches.set_needs(needs, now);
     }
 
@@ -191,10 +192,11 @@ impl Peer {
         }
     }
 
-    /// A committed payload is held by its peer and by the validators.
+    /// A committed payload is held by its peer and by the validators; where the weights are split, by members of its stage only.
     fn payload_providers(&self, peer: PeerId) -> Vec<PeerId> {
         let mut providers = vec![peer];
-        providers.extend(self.ledger.charter().validators.iter().filter(|validator| **validator != peer));
+        let others = self.ledger.charter().validators.iter().filter(|validator| **validator != peer);
+        providers.extend(others.filter(|validator| self.may_give(validator)));
         providers.truncate(PROVIDERS_MAX);
         providers
     }
@@ -212,7 +214,8 @@ impl Peer {
             .sort_by_key(|peer| Hash::derive("cairn v1 provider order", &[&self.id.0, &peer.0, &point.state_root.0]));
         providers.truncate(PROVIDERS_MAX - 1);
         let validators = self.ledger.charter().validators.iter();
-        let validator = validators.copied().find(|validator| !providers.contains(validator));
+        let validator =
+            validators.copied().find(|validator| !providers.contains(validator) && self.may_give(validator));
         providers.extend(validator);
         providers
     }

@@ -1,6 +1,6 @@
 //! What a peer is told when it is made.
 
-use wire::{Block, Charter, PeerId, Signed, Transaction, Verified};
+use wire::{Block, Charter, OperatorCertificate, PeerId, Signed, Transaction, Verified};
 
 use crate::checked::CheckedBlocks;
 use crate::job::ModelPoint;
@@ -17,6 +17,8 @@ pub struct PeerConfig {
     pub trains: bool,
     /// The stage in which this peer takes part: one of the charter's.
     pub stage: u16,
+    /// Who runs this peer, when that is not its own key.
+    pub operator: Option<Signed<OperatorCertificate>>,
     /// Whether the own state needs the payloads of the neighbouring stages as well.
     pub neighbour_payloads: bool,
     /// The settings of the pipeline, in a run of several stages.
@@ -39,6 +41,7 @@ impl PeerConfig {
             peers,
             trains: true,
             stage: 0,
+            operator: None,
             neighbour_payloads: false,
             pipeline: PipelineConfig::default(),
             block_interval_us: 50_000,

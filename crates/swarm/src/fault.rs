@@ -102,6 +102,14 @@ pub enum HaltReason {
         /// What the shell said.
         reason: String,
     },
+    /// The operator of this peer has had a member in another stage, of a run whose weights are split.
+    #[error("this peer may not join stage {stage}: {reason}")]
+    MayNotJoin {
+        /// The stage that it is made for.
+        stage: u16,
+        /// The rule.
+        reason: String,
+    },
     /// A validator's own stored blocks do not follow from each other. Going on could sign a second block for a height.
     #[error("the stored block {height} is damaged: {reason}")]
     DamagedStore {

@@ -22,6 +22,7 @@ mod outbox;
 mod output;
 mod peer;
 mod rounds;
+mod split;
 mod stages;
 mod time;
 

@@ -6,7 +6,10 @@
 //! Message sequence: `Submit` → signatures and rules are checked → a commitment's payload is fetched from its peer → at most
 //! every `block_interval_us`, and at a round's deadline, a block is proposed → it is made durable → it is sent.
 //!
-//! Safety: a committed payload has a holder besides its peer, since it is fetched before it is included; a block is durable
+//! Where the charter splits the weights, payloads of other stages are not fetched; members of their stages hold them (`split.rs`).
+//!
+//! Safety: a committed payload has a holder besides its peer, since it is fetched before it is included, or somebody of its stage says
+//! that it holds it; a block is durable
 //! before anybody sees it, so a validator that crashes never signs two blocks of one height that others could see.
 //! Liveness: a transaction that could be accepted later (its round's root is not canonical yet) waits here; one that was
 //! lost, or dropped because the pool was full, is submitted again by its peer.
@@ -20,8 +23,9 @@ use wire::{
     Action, Block, Commitment, Hash, Message, PeerId, RoundTime, Signable, Signed, Transaction, Verified, VerifiedBlock,
 };
 
-use crate::fetches::{Fetches, Need};
+use crate::fetches::Need;
 use crate::limits::{PAYLOAD_FETCHES_MAX, POOL_MAX, POOL_PER_SIGNER_MAX};
+use crate::split::stage_of;
 use crate::{FaultKind, HaltReason, Output, Peer, Time};
 
 /// What a validator holds for the next blocks.
@@ -42,6 +46,10 @@ struct Waiting {
     arrival: u64,
     /// Who submitted it.
     from: PeerId,
+    /// Whether somebody of its stage says that it holds the payload, where this is not for the validator to hold.
+    vouched_for: bool,
+    /// How often it was passed on to such members.
+    asks: u32,
 }
 
 impl Waiting {
@@ -58,6 +66,14 @@ impl Waiting {
     fn payload(&self) -> Option<(Hash, u64)> {
         match &self.transaction.body.action {
             Action::Commit(commitment) => Some((commitment.payload, commitment.payload_bytes)),
+            Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => None,
+        }
+    }
+
+    /// The stage of a commitment.
+    fn stage(&self) -> Option<u16> {
+        match &self.transaction.body.action {
+            Action::Commit(commitment) => stage_of(commitment),
             Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => None,
         }
     }
@@ -99,9 +115,9 @@ impl Ordering {
         self.ready = true;
     }
 
-    /// Adds the payloads that commitments wait for.
-    pub(crate) fn add_needs(&self, needs: &mut BTreeMap<Hash, Need>) {
-        for waiting in self.pool.values() {
+    /// Adds the payloads that commitments wait for, of the stages whose payloads this peer may hold.
+    pub(crate) fn add_needs(&self, may_hold: impl Fn(u16) -> bool, needs: &mut BTreeMap<Hash, Need>) {
+        for waiting in self.pool.values().filter(|waiting| waiting.stage().is_some_and(&may_hold)) {
             if let Some((payload, bytes)) = waiting.payload() {
                 let mut providers = vec![waiting.transaction.signer];
                 if waiting.from != waiting.transaction.signer {
@@ -135,10 +151,9 @@ impl Ordering {
         others.any(|waiting| same_place(&waiting.transaction.body.action))
     }
 
-    /// The transactions for a block, in order.
-    fn candidates(&self, fetches: &Fetches) -> Vec<Verified<Transaction>> {
-        let here = |waiting: &&Waiting| waiting.payload().is_none_or(|(payload, _)| fetches.holds(&payload));
-        let mut chosen: Vec<&Waiting> = self.pool.values().filter(here).collect();
+    /// The transactions for a block, in order: those whose payloads are `here`, or have none.
+    fn candidates(&self, here: impl Fn(&Waiting) -> bool) -> Vec<Verified<Transaction>> {
+        let mut chosen: Vec<&Waiting> = self.pool.values().filter(|waiting| here(waiting)).collect();
         chosen.sort_by_key(|waiting| (waiting.class(), waiting.arrival));
         chosen.into_iter().map(|waiting| waiting.transaction.clone()).collect()
     }
@@ -152,11 +167,6 @@ impl Ordering {
         let dropped = self.pool.extract_if(.., |_, waiting| gone(waiting));
         dropped.filter_map(|(_, waiting)| waiting.payload()).map(|(payload, _)| payload).collect()
     }
-}
-
-/// The stage to which a commitment claims to belong.
-fn stage_of(commitment: &Commitment) -> Option<u16> {
-    commitment.receipts.first().map(|receipt| receipt.body.stage)
 }
 
 /// What to do with a transaction that the ledger does not accept now.
@@ -197,6 +207,7 @@ fn judge(rejection: &Rejection, transaction: &Signed<Transaction>, ledger: &Ledg
         | Rejection::NotJoined
         | Rejection::NotMember { .. }
         | Rejection::WrongSequence { .. }
+        | Rejection::OperatorElsewhere { .. }
         | Rejection::WrongStage { .. }
         | Rejection::ReceiptStage { .. }
         | Rejection::AccountsFull { .. }
@@ -204,6 +215,8 @@ fn judge(rejection: &Rejection, transaction: &Signed<Transaction>, ledger: &Ledg
         Rejection::Malformed { .. }
         | Rejection::WrongRun { .. }
         | Rejection::NoStage { .. }
+        | Rejection::ForeignCertificate
+        | Rejection::OperatorChanged { .. }
         | Rejection::NoUnit { .. }
         | Rejection::NoUnits { .. }
         | Rejection::WrongUnits { .. }
@@ -220,11 +233,16 @@ fn judge(rejection: &Rejection, transaction: &Signed<Transaction>, ledger: &Ledg
 impl Peer {
     /// Takes a submitted transaction into the pool, if it is one that a block could contain.
     pub(crate) fn collect(&mut self, from: PeerId, transaction: Signed<Transaction>, now: Time, out: &mut Vec<Output>) {
-        let Some(ordering) = &self.ordering else { return };
+        if self.ordering.is_none() {
+            return self.vouch(from, transaction, now, out);
+        }
         let digest = transaction.body.digest();
-        if ordering.pool.contains_key(&pool_key(&transaction, digest)) || !ordering.has_room(transaction.signer) {
+        if self.is_pooled(from, &transaction, digest, out) {
             return;
         }
+        let Some(ordering) = self.ordering.as_ref().filter(|ordering| ordering.has_room(transaction.signer)) else {
+            return;
+        };
         if transaction.body.run != self.run {
             return self.fault(from, FaultKind::WrongRun, Some(digest), now, out);
         }
@@ -252,6 +270,28 @@ impl Peer {
         }
     }
 
+    /// Whether a transaction is in the pool. Who submits it again may thereby say that it holds the payload; its signer asks for such.
+    fn is_pooled(
+        &mut self,
+        from: PeerId,
+        transaction: &Signed<Transaction>,
+        digest: Hash,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let (key, holder) = (pool_key(transaction, digest), self.is_holder(from, transaction));
+        let Some(ordering) = &mut self.ordering else { return false };
+        let Some(waiting) = ordering.pool.get_mut(&key) else { return false };
+        if holder {
+            waiting.vouched_for = true;
+            ordering.ready = true;
+        } else if from == transaction.signer {
+            waiting.asks += 1;
+            let asks = waiting.asks;
+            self.ask_holders(transaction, asks, out);
+        }
+        true
+    }
+
     fn pool(
         &mut self,
         from: PeerId,
@@ -266,11 +306,16 @@ impl Peer {
             let kind = FaultKind::RejectedTransaction { reason };
             return self.fault(transaction.signer, kind, Some(digest), now, out);
         }
+        let vouched_for = self.is_holder(from, &transaction);
+        if !vouched_for {
+            self.ask_holders(&transaction, 0, out);
+        }
         let Some(ordering) = &mut self.ordering else { return };
         let arrival = ordering.arrivals;
         ordering.arrivals += 1;
         ordering.ready = true;
-        ordering.pool.insert(pool_key(&transaction, digest), Waiting { transaction, arrival, from });
+        let key = pool_key(&transaction, digest);
+        ordering.pool.insert(key, Waiting { transaction, arrival, from, vouched_for, asks: 0 });
         self.needs_changed = true;
     }
 
@@ -322,7 +367,14 @@ impl Peer {
         }
         ordering.ready = false;
         ordering.not_before = now.after(self.config.block_interval_us);
-        let candidates = ordering.candidates(&self.fetches);
+        let Some(ordering) = &self.ordering else { return false };
+        let here = |waiting: &Waiting| match waiting.payload() {
+            Some((payload, _)) => {
+                self.fetches.holds(&payload) || self.has_holder(&waiting.transaction, waiting.vouched_for)
+            }
+            None => true,
+        };
+        let candidates = ordering.candidates(here);
         let Some(block) = self.propose(now, candidates) else { return false };
         let height = block.header.body.height;
         if let Err(error) = self.adopt(VerifiedBlock::trusted(block.clone()), now, out) {

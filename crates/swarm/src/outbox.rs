@@ -67,7 +67,7 @@ fn is_open(action: &Action, own: &PeerId, ledger: &Ledger) -> bool {
     let next = account.map_or(0, |account| account.sequence);
     let member_of = |round: u64| ledger.round().filter(|open| open.round == round && open.is_member(own));
     match action {
-        Action::Join { sequence, stage } => {
+        Action::Join { sequence, stage, .. } => {
             let there = joined && account.is_some_and(|account| account.stage == *stage);
             *sequence == next && !there && !ledger.finished()
         }

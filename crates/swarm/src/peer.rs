@@ -9,6 +9,7 @@
 //! | units that pass through the stages of a model | `stages.rs`, `pipeline.rs` |
 //! | own transactions on their way into a block | `outbox.rs` |
 //! | the validator's duty | `ordering.rs` |
+//! | what may be held where the weights are split | `split.rs` |
 //!
 //! A peer may be dropped at any moment and made again from what it stored ([`Restored`]): nothing else is lost that it does
 //! not find again by itself.
@@ -25,6 +26,7 @@ use crate::ordering::Ordering;
 use crate::outbox::Outbox;
 use crate::pipeline::{Pipeline, PipelineInput};
 use crate::rounds::Jobs;
+use crate::split::Vouching;
 use crate::stages::Stages;
 use crate::{
     Event, Fault, FaultKind, HaltReason, Input, Job, ModelPoint, Output, PeerConfig, Restored, Time, TimeoutReason,
@@ -94,6 +96,8 @@ pub struct Peer {
     pub(crate) load: Option<ModelPoint>,
     /// The ordering duty of the charter's first validator.
     pub(crate) ordering: Option<Ordering>,
+    /// Payloads of the own stage that are to have a second holder, where the weights are split.
+    pub(crate) vouching: Vouching,
     pub(crate) member: bool,
     pub(crate) needs_changed: bool,
     pub(crate) stopping: bool,
@@ -135,6 +139,7 @@ impl Peer {
             model: restored.model,
             load: None,
             ordering: orders.then(Ordering::default),
+            vouching: Vouching::default(),
             member: false,
             needs_changed: true,
             stopping: false,
@@ -168,6 +173,7 @@ impl Peer {
             Input::Disconnected(peer) => {
                 self.links.disconnected(peer, now);
                 self.chain.disconnected(peer);
+                self.wake_ordering();
                 self.feed_pipeline(PipelineInput::Down(peer), now, out);
             }
             Input::Received { from, message } => self.on_message(from, message, now, out),
@@ -176,6 +182,7 @@ impl Peer {
             Input::Fetched { hash, bytes } => {
                 self.fetches.hold(hash);
                 self.check_payload_size(hash, bytes, now, out);
+                self.tell_holding(hash, Some(bytes), now, out);
             }
             Input::FetchFailed { hash, from } => self.on_fetch_failed(hash, from, now, out),
             Input::Stop => self.stop(now, out),
@@ -309,6 +316,11 @@ impl Peer {
             }
         }
         self.submit_all(self.clock, out);
+        self.wake_ordering();
+    }
+
+    /// Notes that something changed that may make a block, where this peer orders them.
+    fn wake_ordering(&mut self) {
         if let Some(ordering) = &mut self.ordering {
             ordering.wake();
         }
@@ -410,7 +422,7 @@ impl Peer {
                 break;
             }
         }
-        let others: Vec<PeerId> = self.links.up().collect();
+        let others: Vec<PeerId> = self.links.up().filter(|peer| self.may_give(peer)).collect();
         self.fetches.ask_due(&others, now, out);
         self.announce(now, out);
         self.tell_behind(out);

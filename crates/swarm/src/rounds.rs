@@ -173,21 +173,25 @@ impl Peer {
         }
     }
 
-    /// Joins, once the model is close enough to take part in the next round and the ledger is level with a validator's.
+    /// Joins, once the model is close enough to take part in the next round and the ledger is level with a validator's. Where the weights
+    /// are split a newcomer joins before it has a model, since nobody gives it the state of a stage to which it is not bound.
     fn join(&mut self, now: Time, out: &mut Vec<Output>) {
         let target = self.target_round();
-        let ready = self.model.is_some_and(|model| model.round + 1 >= target);
+        let is_bound = self.ledger.account(&self.id).is_some();
+        let ready = self.model.is_some_and(|model| model.round + 1 >= target) || self.is_split() && !is_bound;
         let waits = self.outbox.any(|action| matches!(action, Action::Join { .. }));
         if !self.takes_part() || !ready || waits || self.ledger.finished() || !self.is_level() {
             return;
         }
         let standing = self.ledger.account(&self.id).map_or_else(Default::default, |account| account.standing);
         if matches!(standing, ledger::Standing::Out | ledger::Standing::Leaving) {
-            self.act(
-                Action::Join { sequence: self.ledger.next_sequence(&self.id), stage: self.config.stage },
-                now,
-                out,
-            );
+            let (stage, operator) = (self.config.stage, self.config.operator.clone());
+            let named = operator.as_ref().map_or(self.id, |certificate| certificate.signer);
+            if let Err(rejection) = self.ledger.check_operator(named, stage) {
+                return self.halt(HaltReason::MayNotJoin { stage, reason: rejection.to_string() }, out);
+            }
+            let sequence = self.ledger.next_sequence(&self.id);
+            self.act(Action::Join { sequence, stage, operator }, now, out);
         }
     }
 

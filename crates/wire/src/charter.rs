@@ -56,6 +56,52 @@ pub fn run_root(roots: &[Hash]) -> Hash {
     Hash(*hasher.finalize().as_bytes())
 }
 
+/// When the weights of a run may leave its stages as a whole model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Whoever holds weights may pass them on, from the first round on.
+    #[default]
+    OpenNow,
+    /// They open when the ledger has closed so many rounds: a fact that anybody can check, as a date is not.
+    OpenAfter {
+        /// Closed rounds, 1 to those of the charter.
+        rounds: u64,
+    },
+    /// They stay split: no operator holds two stages' states or payloads, and no whole model is ever put together.
+    Split,
+}
+
+impl Release {
+    /// Whether the weights are open once the ledger has closed so many rounds.
+    pub fn is_open(&self, rounds_closed: u64) -> bool {
+        match self {
+            Self::OpenNow => true,
+            Self::OpenAfter { rounds } => rounds_closed >= *rounds,
+            Self::Split => false,
+        }
+    }
+
+    /// Whether the weights stay split for good.
+    pub fn is_split(&self) -> bool {
+        matches!(self, Self::Split)
+    }
+
+    /// Checks the policy against the rounds and stages of a run.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn validate(&self, rounds: u64, stages: usize) -> Result<(), &'static str> {
+        match self {
+            Self::OpenAfter { rounds: after } if !(1..=rounds).contains(after) => {
+                Err("release open_after must name 1 round to all rounds of the run")
+            }
+            Self::Split if stages < 2 => Err("release split needs at least 2 stages"),
+            Self::OpenNow | Self::OpenAfter { .. } | Self::Split => Ok(()),
+        }
+    }
+}
+
 /// The fixed terms of a run.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Charter {
@@ -90,6 +136,8 @@ pub struct Charter {
     pub round_us_max: u64,
     /// Shares minted per round, in micro-shares: split over the stages by weight, in a stage over its paid units.
     pub shares_per_round: u64,
+    /// When the weights may leave their stages.
+    pub release: Release,
 }
 
 impl Charter {
@@ -147,7 +195,7 @@ impl Wire for Charter {
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(rule),
-            None => Ok(()),
+            None => self.release.validate(self.rounds, self.stages.len()),
         }
     }
 }

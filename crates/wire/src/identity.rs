@@ -92,6 +92,8 @@ pub enum Domain {
     Transaction,
     /// A block header, signed by a validator.
     Block,
+    /// An operator's certificate for a peer, signed by the operator.
+    Operator,
 }
 
 impl Domain {
@@ -101,6 +103,7 @@ impl Domain {
             Self::Receipt => "cairn v1 signature receipt",
             Self::Transaction => "cairn v1 signature transaction",
             Self::Block => "cairn v1 signature block",
+            Self::Operator => "cairn v1 signature operator",
         }
     }
 }

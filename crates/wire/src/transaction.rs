@@ -13,6 +13,7 @@ use crate::charter::RunId;
 use crate::encoding::Wire;
 use crate::hash::Hash;
 use crate::identity::{Domain, Signable, SignatureError, Signed};
+use crate::operator::OperatorCertificate;
 use crate::receipt::Receipt;
 
 /// Most receipts in one commitment.
@@ -67,6 +68,8 @@ pub enum Action {
         sequence: u64,
         /// The stage in which the signer takes part.
         stage: u16,
+        /// Who runs the signer; without a certificate it is its own operator.
+        operator: Option<Signed<OperatorCertificate>>,
     },
     /// Take no part from the next round on.
     Leave {
@@ -117,6 +120,7 @@ impl Signable for Transaction {
     fn check_nested(&self) -> Result<(), SignatureError> {
         match &self.action {
             Action::Commit(commitment) => commitment.receipts.iter().try_for_each(Signed::check),
+            Action::Join { operator: Some(certificate), .. } => certificate.check(),
             Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => Ok(()),
         }
     }

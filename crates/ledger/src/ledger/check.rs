@@ -3,6 +3,7 @@
 use wire::{Action, Attestation, Commitment, Hash, PeerId, Receipt, Signed, Transaction, Wire};
 
 use crate::error::Rejection;
+use crate::ledger::membership::Join;
 use crate::ledger::round::RoundOpen;
 use crate::ledger::state::{ACCOUNTS_MAX, State, Terms};
 
@@ -15,7 +16,10 @@ impl State {
         }
         body.validate().map_err(|field| Rejection::Malformed { field })?;
         match &body.action {
-            Action::Join { sequence, stage } => self.check_join(terms, signer, *sequence, *stage),
+            Action::Join { sequence, stage, operator } => {
+                let join = Join { sequence: *sequence, stage: *stage, operator: operator.as_ref() };
+                self.check_join(terms, signer, &join)
+            }
             Action::Leave { sequence } => self.check_leave(terms, signer, *sequence),
             Action::Attest(attestation) => self.check_attestation(signer, attestation),
             Action::Commit(commitment) => self.check_commitment(terms, signer, commitment),

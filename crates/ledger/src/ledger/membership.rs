@@ -7,10 +7,14 @@
 //! and moved since; of several stages, also one in which a stage let the deadline pass. What was committed and attested
 //! before stays. Who had not even attested by then, where the root is not known yet, is dropped: it would keep the vote.
 //!
+//!
+//! A peer's operator is fixed by its first join. Where the charter splits the weights, an operator is bound to the stage of the first join
+//! of any of its peers for the whole run, also after they left: what a machine has seen of a stage it may have kept.
+//!
 //! [`MISSED_ROUNDS_MAX`]: crate::MISSED_ROUNDS_MAX
 
 use wire::charter::MEMBERS_MAX;
-use wire::{Hash, PeerId};
+use wire::{Hash, OperatorCertificate, PeerId, Signed};
 
 use crate::accounts::{Account, Standing};
 use crate::error::Rejection;
@@ -18,13 +22,8 @@ use crate::ledger::round::{Opening, RoundOpen, Seat};
 use crate::ledger::state::{Applied, State, Terms};
 
 impl State {
-    pub(crate) fn check_join(
-        &self,
-        terms: &Terms<'_>,
-        signer: &PeerId,
-        sequence: u64,
-        stage: u16,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn check_join(&self, terms: &Terms<'_>, signer: &PeerId, join: &Join<'_>) -> Result<(), Rejection> {
+        let Join { sequence, stage, .. } = *join;
         if self.is_finished(terms.charter) {
             return Err(Rejection::Finished);
         }
@@ -36,6 +35,7 @@ impl State {
             return Err(Rejection::AlreadyJoined);
         }
         check_sequence(&account, sequence)?;
+        self.check_operator(terms, signer, join)?;
         self.check_room(signer)?;
         let members = self.round.as_ref().map_or(0, |round| round.members.len());
         let comes = account.standing == Standing::Out;
@@ -43,6 +43,30 @@ impl State {
             return Err(Rejection::MembersFull { max: MEMBERS_MAX as usize });
         }
         Ok(())
+    }
+
+    /// Checks that the operator of a join runs the signer, always did and, in a split run, has nobody in another stage.
+    fn check_operator(&self, terms: &Terms<'_>, signer: &PeerId, join: &Join<'_>) -> Result<(), Rejection> {
+        if join
+            .operator
+            .is_some_and(|certificate| certificate.body != OperatorCertificate { run: terms.run, peer: *signer })
+        {
+            return Err(Rejection::ForeignCertificate);
+        }
+        let operator = join.operator(signer);
+        if let Some(expected) = self.accounts.get(signer).map(|account| account.operator).filter(|of| *of != operator) {
+            return Err(Rejection::OperatorChanged { expected, got: operator });
+        }
+        self.check_stage_of(terms, operator, join.stage)
+    }
+
+    /// Checks that an operator may have a member in a stage.
+    pub(crate) fn check_stage_of(&self, terms: &Terms<'_>, operator: PeerId, got: u16) -> Result<(), Rejection> {
+        let bound = self.operators.get(&operator).filter(|_| terms.charter.release.is_split());
+        match bound {
+            Some(stage) if *stage != got => Err(Rejection::OperatorElsewhere { operator, stage: *stage, got }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn check_leave(&self, terms: &Terms<'_>, signer: &PeerId, sequence: u64) -> Result<(), Rejection> {
@@ -56,8 +80,13 @@ impl State {
         check_sequence(account, sequence)
     }
 
-    pub(crate) fn join(&mut self, peer: PeerId, stage: u16) {
+    pub(crate) fn join(&mut self, terms: &Terms<'_>, peer: PeerId, join: &Join<'_>) {
+        let (stage, operator) = (join.stage, join.operator(&peer));
+        if terms.charter.release.is_split() {
+            self.operators.insert(operator, stage);
+        }
         let account = self.accounts.entry(peer);
+        account.operator = operator;
         account.sequence += 1;
         account.stage = stage;
         match account.standing {
@@ -176,6 +205,21 @@ impl State {
             Opening { run: terms.run, round, beacon, opened_us: time_us, deadline_us, state_roots, units, members };
         self.round = Some(RoundOpen::new(opening));
         applied.opened = Some(round);
+    }
+}
+
+/// What a join says.
+#[derive(Clone, Copy)]
+pub(crate) struct Join<'a> {
+    pub(crate) sequence: u64,
+    pub(crate) stage: u16,
+    pub(crate) operator: Option<&'a Signed<OperatorCertificate>>,
+}
+
+impl Join<'_> {
+    /// Who runs the signer.
+    fn operator(&self, signer: &PeerId) -> PeerId {
+        self.operator.map_or(*signer, |certificate| certificate.signer)
     }
 }
 

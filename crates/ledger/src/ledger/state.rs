@@ -1,6 +1,6 @@
 //! The replicated state and its root.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -10,6 +10,7 @@ use wire::{Action, BlockHeader, Charter, Commitment, Hash, PeerId, RunId, Signed
 
 use crate::accounts::{Account, Accounts, Changes};
 use crate::error::Rejection;
+use crate::ledger::membership::Join;
 use crate::ledger::pace::Pace;
 use crate::ledger::round::{CommittedSet, Entry, RoundOpen};
 
@@ -118,6 +119,8 @@ pub(crate) struct RoundLeaf {
 pub(crate) struct State {
     pub(crate) head: Option<Signed<BlockHeader>>,
     pub(crate) accounts: Accounts,
+    /// The stage to which each operator is bound, where the charter splits the weights; it follows from the accounts.
+    pub(crate) operators: BTreeMap<PeerId, u16>,
     /// Accounts that take part from the next round on.
     pub(crate) joining: usize,
     pub(crate) round: Option<RoundOpen>,
@@ -134,6 +137,7 @@ impl State {
         let mut state = Self {
             head: None,
             accounts: Accounts::default(),
+            operators: BTreeMap::new(),
             joining: 0,
             round: None,
             members_root: Hash::default(),
@@ -161,7 +165,10 @@ impl State {
         self.check(terms, transaction)?;
         let signer = transaction.signer;
         match &transaction.body.action {
-            Action::Join { stage, .. } => self.join(signer, *stage),
+            Action::Join { sequence, stage, operator } => {
+                let join = Join { sequence: *sequence, stage: *stage, operator: operator.as_ref() };
+                self.join(terms, signer, &join);
+            }
             Action::Leave { .. } => self.leave(signer),
             Action::Attest(attestation) => self.attest(signer, attestation.state_root, applied),
             Action::Commit(commitment) => self.commit(signer, commitment),

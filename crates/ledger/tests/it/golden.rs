@@ -30,6 +30,7 @@ fn number(value: u8) -> String {
 fn an_account_has_its_frozen_bytes() {
     let account = Account {
         peer: PeerId([1; 32]),
+        operator: PeerId([12; 32]),
         standing: Standing::Member,
         stage: 10,
         sequence: 2,
@@ -43,7 +44,8 @@ fn an_account_has_its_frozen_bytes() {
         divergences: 9,
     };
     let numbers: String = [2, 11, 3, 4, 5].map(number).concat();
-    let expected = format!("{}020a00{numbers}{}{}08000000{}", bytes(1, 32), bytes(6, 32), number(7), number(9));
+    let expected =
+        format!("{}{}020a00{numbers}{}{}08000000{}", bytes(1, 32), bytes(12, 32), bytes(6, 32), number(7), number(9));
     assert_eq!(hex_of(&account), expected);
     let standings = [Standing::Out, Standing::Joining, Standing::Member, Standing::Leaving];
     assert_eq!(standings.map(|standing| hex_of(&standing)), ["00", "01", "02", "03"]);
@@ -85,11 +87,11 @@ fn a_run_has_its_frozen_roots() {
     roots.push(world.ledger.root());
     let roots: Vec<String> = roots.iter().map(Hash::to_string).collect();
     let frozen = [
-        "b4949d376b81df8fb46fa45f8328449770df028edf853d71f73507242826b31a",
-        "ef1cd28bb035e8d437b2b8fe14a72a4ef74c48946ed912a46bea6b3d4c9f95b6",
-        "e7c7d77f5e86273bb21012493f524e840ab3c3da4130d3324d2e7cb4c758a333",
-        "1738282ddd3ad718e6b9071e39355ac89de1129876a553b51b9d873489ff4813",
-        "1722a70fb12fcd59e426c0e629d7cdedfd49aa3c5a360b5a6470fe2eb5605083",
+        "b39149f28676967d44d3404c1c48528f12ef9081e5ddabeedc88007da4b641c4",
+        "af9aff6e30012256ebb556ab20b3dd5174aae7a360616616a659df2a5b69f309",
+        "95858d1900d17432ea435e3ce7bbc654a032784e3028ea9e81e136a13f2ed35a",
+        "84d1a133e442e5c51176acb62845df434c25dce309c4ab937aa9e9242e845131",
+        "b84b9e0bf4d3fcc0bcb216f9ac3d3cb7729e07859aaed94f35c046f0e0231ddf",
     ];
     assert_eq!(roots, frozen);
 }

@@ -124,9 +124,9 @@ fn text_that_is_no_piece_is_refused_with_the_place() {
         let error = Piece::from_json(&json.as_bytes()[..cut]).unwrap_err();
         assert!(matches!(&error, PieceError::Json { detail } if detail.contains("EOF")), "{cut}: {error}");
     }
-    let later = json.replacen("\"version\": 2", "\"version\": 3", 1);
-    assert_eq!(Piece::from_json(later.as_bytes()), Err(PieceError::Version { expected: 2, got: 3 }));
-    let extra = json.replacen("\"version\": 2", "\"version\": 2, \"owner\": \"me\"", 1);
+    let later = json.replacen("\"version\": 3", "\"version\": 4", 1);
+    assert_eq!(Piece::from_json(later.as_bytes()), Err(PieceError::Version { expected: 3, got: 4 }));
+    let extra = json.replacen("\"version\": 3", "\"version\": 3, \"owner\": \"me\"", 1);
     assert!(Piece::from_json(extra.as_bytes()).unwrap_err().to_string().contains("unknown field `owner`"));
     let hex = json.replacen(&piece.account.peer.to_string(), "zz", 1);
     assert!(Piece::from_json(hex.as_bytes()).unwrap_err().to_string().contains("is not 64 hexadecimal digits"));

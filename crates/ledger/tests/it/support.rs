@@ -2,8 +2,8 @@
 
 use ledger::{Applied, Canonical, Ledger, RoundOpen};
 use wire::{
-    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, PeerId, Receipt, RunId, Signed,
-    StageTerms, Transaction, Verified,
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, OperatorCertificate, PeerId,
+    Receipt, Release, RunId, Signed, StageTerms, Transaction, Verified,
 };
 
 /// Time of a round in microseconds.
@@ -38,6 +38,7 @@ pub(crate) fn charter(validator: &Identity) -> Charter {
         round_us_first: ROUND_US,
         round_us_max: ROUND_US,
         shares_per_round: 1003,
+        release: Release::OpenNow,
     }
 }
 
@@ -111,7 +112,15 @@ impl World {
     }
 
     pub(crate) fn join_stage(&self, peer: &Identity, stage: u16) -> Verified<Transaction> {
-        self.sign(peer, Action::Join { sequence: self.ledger.next_sequence(&peer.id()), stage })
+        let sequence = self.ledger.next_sequence(&peer.id());
+        self.sign(peer, Action::Join { sequence, stage, operator: None })
+    }
+
+    /// A join of a peer that `operator` runs.
+    pub(crate) fn join_by(&self, operator: &Identity, peer: &Identity, stage: u16) -> Verified<Transaction> {
+        let certificate = operator.sign(OperatorCertificate { run: self.run(), peer: peer.id() });
+        let sequence = self.ledger.next_sequence(&peer.id());
+        self.sign(peer, Action::Join { sequence, stage, operator: Some(certificate) })
     }
 
     pub(crate) fn leave(&self, peer: &Identity) -> Verified<Transaction> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarm::{CheckedBlocks, PeerConfig, Time};
-use wire::{Charter, Hash, Identity, NumericProfile, PeerId, StageTerms, Verified};
+use wire::{Charter, Hash, Identity, NumericProfile, PeerId, Release, StageTerms, Verified};
 
 use super::{Counts, Simulation};
 use crate::checks::Checks;
@@ -86,6 +86,7 @@ fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
         round_us_first: config.round_us_max,
         round_us_max: config.round_us_max,
         shares_per_round: SHARES_PER_ROUND,
+        release: Release::OpenNow,
     };
     validator.sign(charter).verify().expect("signed just now")
 }

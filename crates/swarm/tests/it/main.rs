@@ -7,4 +7,5 @@ mod ordering;
 mod pipeline;
 mod restart;
 mod rounds;
+mod split;
 mod world;

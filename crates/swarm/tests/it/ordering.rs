@@ -95,7 +95,8 @@ fn lies_are_faults_and_honest_late_or_double_ones_are_not() {
 
     let late = Attestation { round: 0, stage: 0, state_root: Hash::of(b"any") };
     world.tell(0, from, Message::Submit(sign(&world, 1, Action::Attest(late))));
-    let out = world.tell(0, from, Message::Submit(sign(&world, 1, Action::Join { sequence: 0, stage: 0 })));
+    let out =
+        world.tell(0, from, Message::Submit(sign(&world, 1, Action::Join { sequence: 0, stage: 0, operator: None })));
     assert_eq!(fault_kinds(&out), [], "joined long ago");
 
     world.tell(0, from, Message::Submit(transaction.clone()));

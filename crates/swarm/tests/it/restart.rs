@@ -124,7 +124,7 @@ fn equal_inputs_give_equal_outputs() {
 fn a_foreign_outbox_is_ignored() {
     let world = World::new(2, 2);
     let run = world.charter.body.run_id();
-    let action = wire::Action::Join { sequence: 0, stage: 0 };
+    let action = wire::Action::Join { sequence: 0, stage: 0, operator: None };
     let foreign = identity(5).sign(wire::Transaction { run, action });
     let restored = Restored { outbox: vec![foreign], ..Restored::default() };
     let config = PeerConfig::new(world.charter.clone(), Vec::new());

@@ -7,7 +7,8 @@ use swarm::{
     UnitResult,
 };
 use wire::{
-    Action, Block, Charter, Hash, Identity, Message, NumericProfile, PeerId, Signed, StageTerms, Transaction, Verified,
+    Action, Block, Charter, Hash, Identity, Message, NumericProfile, OperatorCertificate, PeerId, Release, Signed,
+    StageTerms, Transaction, Verified,
 };
 
 pub(crate) const STATE_BYTES: u64 = 100_000;
@@ -36,6 +37,7 @@ pub(crate) fn charter(peers: usize, rounds: u64) -> Charter {
         round_us_first: ROUND_US,
         round_us_max: ROUND_US,
         shares_per_round: 1_000,
+        release: Release::OpenNow,
     }
 }
 
@@ -78,12 +80,16 @@ pub(crate) fn result(place: usize, job: &Job, model: Option<ModelPoint>) -> JobR
 /// Peers, their disks, and what they said.
 pub(crate) struct World {
     pub(crate) charter: Verified<Charter>,
+    /// The stage of each peer.
+    pub(crate) stages: Vec<u16>,
+    /// Who runs a peer, from its next boot on.
+    pub(crate) operators: BTreeMap<usize, Identity>,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) disks: Vec<Restored>,
     pub(crate) now: Time,
     /// All outputs of each peer, oldest first.
     pub(crate) log: Vec<Vec<Output>>,
-    /// Peers whose work jobs are not answered.
+    /// Peers whose work jobs, and tasks of the pipeline, are not answered.
     pub(crate) busy: BTreeSet<usize>,
     /// Jobs that were started and not answered, by peer.
     pub(crate) jobs: BTreeMap<usize, (JobId, Job)>,
@@ -102,8 +108,16 @@ impl World {
     }
 
     pub(crate) fn with(peers: usize, charter: Charter) -> Self {
+        Self::staged(&vec![0; peers], charter)
+    }
+
+    /// Peers of these stages.
+    pub(crate) fn staged(stages: &[u16], charter: Charter) -> Self {
+        let peers = stages.len();
         let mut world = Self {
             charter: verified(charter),
+            stages: stages.to_vec(),
+            operators: BTreeMap::new(),
             peers: (0..peers).map(|_| None).collect(),
             disks: vec![Restored::default(); peers],
             now: Time::from_micros(1_000_000),
@@ -136,7 +150,9 @@ impl World {
     /// Makes a peer from its disk and starts it; connections come by dialling.
     pub(crate) fn boot(&mut self, place: usize) {
         let known = (0..self.peers.len()).map(|place| self.id(place)).collect();
-        let config = PeerConfig::new(self.charter.clone(), known);
+        let certificate = OperatorCertificate { run: self.charter.body.run_id(), peer: self.id(place) };
+        let operator = self.operators.get(&place).map(|operator| operator.sign(certificate));
+        let config = PeerConfig { stage: self.stages[place], operator, ..PeerConfig::new(self.charter.clone(), known) };
         self.jobs.remove(&place);
         self.peers[place] = Some(Peer::new(config, identity(place), self.disks[place].clone(), self.now));
         self.queue.push_back((place, Input::Start));
@@ -246,7 +262,7 @@ impl World {
                 }
             }
             Output::Compute { job, work } => {
-                if matches!(work, Job::Work { .. }) && self.busy.contains(&place) {
+                if matches!(work, Job::Work { .. } | Job::Stage(_)) && self.busy.contains(&place) {
                     self.jobs.insert(place, (job, work));
                 } else {
                     let answer = self.compute(place, &work);

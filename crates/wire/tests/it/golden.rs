@@ -2,7 +2,7 @@
 //! protocol version.
 
 use wire::merkle::{Tree, leaf};
-use wire::{Action, Block, Hash, Identity, NumericProfile, Signable, UnitId, encode, run_root};
+use wire::{Action, Block, Hash, Identity, NumericProfile, Release, Signable, UnitId, encode, run_root};
 
 use crate::samples;
 
@@ -28,6 +28,11 @@ fn values() -> Vec<(String, String)> {
     add("receipt-signed", hex_of(&samples::worker().sign(samples::receipt(1))));
     add("receipt-digest", hex_of(&samples::receipt(1).digest()));
     add("commitment", hex_of(&samples::commitment()));
+    add("operator-certificate-signed", hex_of(&samples::certificate()));
+    add("operator-certificate-digest", hex_of(&samples::certificate().body.digest()));
+    for (name, release) in [("open-now", Release::OpenNow), ("split", Release::Split)] {
+        add(&format!("release-{name}"), hex_of(&release));
+    }
     for (name, transaction) in ["join", "leave", "commit", "attest"].iter().zip(samples::transactions()) {
         add(&format!("transaction-{name}"), hex_of(&transaction.body));
         add(&format!("transaction-{name}-signature"), hex_of(&transaction.signature));
@@ -96,8 +101,8 @@ fn a_receipt_is_its_fields_in_order_little_endian() {
 
 #[test]
 fn a_signed_value_is_signer_signature_body() {
-    let signed = samples::transaction(Action::Join { sequence: 0x0102, stage: 0x0304 });
-    let body = join(&[&samples::run().0.0, &[0], &[2, 1, 0, 0, 0, 0, 0, 0], &[4, 3]]);
+    let signed = samples::transaction(Action::Join { sequence: 0x0102, stage: 0x0304, operator: None });
+    let body = join(&[&samples::run().0.0, &[0], &[2, 1, 0, 0, 0, 0, 0, 0], &[4, 3], &[0]]);
     assert_eq!(encode(&signed.body), body);
     assert_eq!(encode(&signed), join(&[&samples::worker().id().0, &signed.signature.0, &body]));
 }

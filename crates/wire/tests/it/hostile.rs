@@ -81,7 +81,7 @@ fn a_length_prefix_of_4_gib_is_an_error_at_once() {
 #[test]
 fn memory_is_a_small_multiple_of_the_message() {
     let _alone = MEASURING.lock().unwrap();
-    let join = samples::transaction(wire::Action::Join { sequence: 0, stage: 0 });
+    let join = samples::transaction(wire::Action::Join { sequence: 0, stage: 0, operator: None });
     let mut block = samples::block();
     block.transactions = vec![join; 4096];
     let many = Message::Blocks(vec![block; 32]);

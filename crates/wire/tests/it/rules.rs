@@ -5,8 +5,8 @@ use wire::inference::{ENDED_PER_CALL_MAX, INFERENCE_BYTES_MAX, SEQUENCES_PER_CAL
 use wire::stage::{PATH_PEERS_MAX, STAGE_BYTES_MAX};
 use wire::transaction::{PAYLOAD_BYTES_MAX, RECEIPTS_PER_COMMITMENT_MAX, TRANSACTIONS_PER_BLOCK_MAX};
 use wire::{
-    Action, Charter, DecodeError, InferenceAnswer, InferenceCall, Message, PeerId, STAGES_MAX, SequenceFeed, StageCall,
-    StageReply, Transaction, Wire, decode, encode,
+    Action, Charter, DecodeError, InferenceAnswer, InferenceCall, Message, PeerId, Release, STAGES_MAX, SequenceFeed,
+    StageCall, StageReply, Transaction, Wire, decode, encode,
 };
 
 use crate::samples;
@@ -25,7 +25,7 @@ fn refused<T: Wire + std::fmt::Debug>(value: &T) -> &'static str {
 #[test]
 fn a_charter_keeps_its_rules() {
     type Case = (&'static str, fn(&mut Charter));
-    let cases: [Case; 19] = [
+    let cases: [Case; 22] = [
         ("name must have", |charter| charter.name.clear()),
         ("name must have", |charter| charter.name = "x".repeat(65)),
         ("validators must be 1 to 100", |charter| charter.validators.clear()),
@@ -46,6 +46,12 @@ fn a_charter_keeps_its_rules() {
         ("round_us_first must", |charter| charter.round_us_first = 0),
         ("round_us_max must", |charter| charter.round_us_max = charter.round_us_first - 1),
         ("shares_per_round must be below 2^64", |charter| charter.shares_per_round = u64::MAX),
+        ("open_after must name", |charter| charter.release = Release::OpenAfter { rounds: 0 }),
+        ("open_after must name", |charter| charter.release = Release::OpenAfter { rounds: charter.rounds + 1 }),
+        ("split needs at least 2 stages", |charter| {
+            charter.release = Release::Split;
+            charter.stages.truncate(1);
+        }),
         ("unit_tokens must be below 2^64", |charter| charter.unit_tokens = u64::MAX),
     ];
     assert_eq!(samples::charter().validate(), Ok(()));
@@ -92,8 +98,10 @@ fn a_commitment_keeps_its_rules() {
 #[test]
 fn counts_have_limits() {
     let mut block = samples::block();
-    block.transactions =
-        vec![samples::transaction(Action::Join { sequence: 0, stage: 0 }); TRANSACTIONS_PER_BLOCK_MAX + 1];
+    block.transactions = vec![
+        samples::transaction(Action::Join { sequence: 0, stage: 0, operator: None });
+        TRANSACTIONS_PER_BLOCK_MAX + 1
+    ];
     assert!(refused(&block).contains("at most 4096 transactions"));
     block.transactions.pop();
     assert_eq!(decode(&encode(&block)), Ok(block.clone()));
@@ -188,4 +196,14 @@ fn messages_to_people_name_what_is_wrong() {
     assert_eq!(error, "`12` is not 64 hexadecimal digits");
     let error = "é".repeat(64).parse::<wire::Hash>().unwrap_err().to_string();
     assert!(error.ends_with("is not 64 hexadecimal digits"), "{error}");
+}
+
+#[test]
+fn a_release_opens_when_its_rounds_are_closed_and_a_split_one_never() {
+    assert!(Release::OpenNow.is_open(0));
+    let after = Release::OpenAfter { rounds: 3 };
+    assert_eq!([0, 2, 3, u64::MAX].map(|closed| after.is_open(closed)), [false, false, true, true]);
+    assert!(!Release::Split.is_open(u64::MAX));
+    assert_eq!(after.validate(3, 1), Ok(()), "the last round counts");
+    assert_eq!(Release::Split.validate(1, 2), Ok(()));
 }

@@ -3,8 +3,8 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, PROTOCOL_VERSION, Receipt, RefusalReason, RoundTime, RunId,
-    SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt, RefusalReason, Release,
+    RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -43,6 +43,7 @@ pub(crate) fn charter() -> Charter {
         round_us_first: 40_000_000,
         round_us_max: 60_000_000,
         shares_per_round: 1_000_000,
+        release: Release::OpenAfter { rounds: 20 },
     }
 }
 
@@ -78,6 +79,10 @@ pub(crate) fn commitment() -> Commitment {
     }
 }
 
+pub(crate) fn certificate() -> Signed<OperatorCertificate> {
+    Identity::from_secret([4; 32]).sign(OperatorCertificate { run: run(), peer: worker().id() })
+}
+
 pub(crate) fn transaction(action: Action) -> Signed<Transaction> {
     worker().sign(Transaction { run: run(), action })
 }
@@ -85,7 +90,7 @@ pub(crate) fn transaction(action: Action) -> Signed<Transaction> {
 pub(crate) fn transactions() -> Vec<Signed<Transaction>> {
     let attestation = Attestation { round: 5, stage: 1, state_root: hash(0x33) };
     let actions = [
-        Action::Join { sequence: 0, stage: 1 },
+        Action::Join { sequence: 0, stage: 1, operator: Some(certificate()) },
         Action::Leave { sequence: 1 },
         Action::Commit(commitment()),
         Action::Attest(attestation),
@@ -114,7 +119,7 @@ pub(crate) fn messages() -> Vec<Message> {
             height: 7,
             open: Some(RoundTime { round: 5, until_us: 1_764_000_040_000_000 }),
         },
-        Message::Submit(transaction(Action::Join { sequence: 0, stage: 1 })),
+        Message::Submit(transaction(Action::Join { sequence: 0, stage: 1, operator: None })),
         Message::Block(block()),
         Message::BlocksWanted { from_height: 3 },
         Message::Blocks(vec![block()]),

@@ -51,7 +51,7 @@ macro_rules! same_fields {
         }
     )*};
 }
-same_fields!(AsCharter: Charter, AsReceipt: Receipt, AsTransaction: Transaction, AsBlock: Block);
+same_fields!(AsCharter: Charter, AsReceipt: Receipt, AsTransaction: Transaction, AsBlock: Block, AsOperator: Operator);
 
 /// Whether the signature of `one` verifies over `two`.
 fn passes<T: Signable, U: Signable>(identity: &Identity, one: T, two: U) -> bool {
@@ -70,6 +70,8 @@ fn a_signature_for_one_purpose_is_none_for_another() {
     assert!(!passes(&key, AsTransaction(7), AsBlock(7)));
     assert!(!passes(&key, AsTransaction(7), AsCharter(7)));
     assert!(!passes(&key, AsCharter(7), AsBlock(7)));
+    assert!(!passes(&key, AsOperator(7), AsTransaction(7)));
+    assert!(!passes(&key, AsReceipt(7), AsOperator(7)));
 }
 
 #[test]
@@ -80,6 +82,15 @@ fn a_verified_transaction_has_verified_receipts() {
     assert_eq!(error.name, "receipt");
     let genuine = samples::transaction(Action::Commit(samples::commitment()));
     assert_eq!(genuine.clone().verify().map(|verified| verified.into_signed()), Ok(genuine));
+}
+
+#[test]
+fn a_verified_join_has_a_verified_operator() {
+    let join = |operator| samples::transaction(Action::Join { sequence: 0, stage: 1, operator: Some(operator) });
+    assert!(join(samples::certificate()).verify().is_ok());
+    let mut forged = samples::certificate();
+    forged.signer = samples::validator().id();
+    assert_eq!(join(forged).verify().unwrap_err().name, "operator certificate");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, PeerId, Receipt, RefusalReason, RoundTime, RunId, SequenceFeed,
-    Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, Message, NumericProfile, OperatorCertificate, PeerId, Receipt, RefusalReason, Release, RoundTime,
+    RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -43,11 +43,18 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
     let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
     let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 18, 1u32..=16_384);
     let limits = (1u32.., (1u64..1 << 40, 0u64..1 << 40), 0u64..1 << 40);
-    (texts, hashes, stages, profile, work, limits).prop_map(|(texts, hashes, stages, profile, work, limits)| {
+    let release = (0..3u8, any::<u64>());
+    let terms = (texts, hashes, stages, profile, work, limits, release);
+    terms.prop_map(|(texts, hashes, stages, profile, work, limits, (policy, after))| {
         let (name, validators) = texts;
         let (recipe, data, tokenizer) = hashes;
         let (rounds, units_per_round, unit_tokens, start_members) = work;
         let (quorum, (round_us_first, longer_us), shares_per_round) = limits;
+        let release = match policy {
+            0 => Release::OpenNow,
+            2 if stages.len() > 1 => Release::Split,
+            _ => Release::OpenAfter { rounds: after % rounds + 1 },
+        };
         Charter {
             name,
             validators: validators.into_iter().collect(),
@@ -64,6 +71,7 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
             round_us_first,
             round_us_max: round_us_first + longer_us,
             shares_per_round,
+            release,
         }
     })
 }
@@ -111,7 +119,8 @@ fn commitment() -> impl Strategy<Value = Commitment> {
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        any::<(u64, u16)>().prop_map(|(sequence, stage)| Action::Join { sequence, stage }),
+        (any::<(u64, u16)>(), prop::option::of(signed(certificate())))
+            .prop_map(|((sequence, stage), operator)| { Action::Join { sequence, stage, operator } }),
         any::<u64>().prop_map(|sequence| Action::Leave { sequence }),
         commitment().prop_map(Action::Commit),
         (any::<(u64, u16)>(), hash()).prop_map(|((round, stage), state_root)| Action::Attest(Attestation {
@@ -120,6 +129,10 @@ fn action() -> impl Strategy<Value = Action> {
             state_root
         })),
     ]
+}
+
+fn certificate() -> impl Strategy<Value = OperatorCertificate> {
+    (run(), peer()).prop_map(|(run, peer)| OperatorCertificate { run, peer })
 }
 
 pub(crate) fn transaction() -> impl Strategy<Value = Transaction> {
