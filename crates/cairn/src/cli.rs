@@ -34,6 +34,8 @@ pub(crate) enum Command {
     /// Import, show, export and remove models that others trained
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Write the model of a run for other programs, when its charter opens the weights
+    Export(RunExportArgs),
     /// Serve the pages and the API without training
     Serve(ServeArgs),
     /// Show my shares and receipts, or write them to a file that anybody can verify
@@ -124,6 +126,10 @@ pub(crate) struct UpArgs {
     /// between two peers (`50ms+-10ms` with jitter), datagrams lost on the way; any part may be left out
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Option<String>,
+    /// When the weights may leave their stages: `open-now`, `open-after=ROUNDS`, or `split` for never, which needs `--stages`; a run that
+    /// is resumed keeps its own [default: open-now]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) release: Option<String>,
     /// Start a new run instead of resuming the one in the data directory
     #[arg(long)]
     pub(crate) fresh: bool,
@@ -332,6 +338,19 @@ pub(crate) struct ExportArgs {
     pub(crate) value_type: Option<ExportType>,
     /// The new directory or file
     pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunExportArgs {
+    /// The run, by the beginning of its id; the newest one unless told otherwise
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// The new directory, in the form of Hugging Face
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Store values in 16 bits; without it nothing is lost
+    #[arg(long)]
+    pub(crate) half: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod conformance;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod models;
 pub(crate) mod peer;

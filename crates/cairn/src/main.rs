@@ -39,6 +39,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Finetune(args) => commands::finetune::run(&args, &home),
         Command::Chat(args) => commands::chat::run(&args, &home),
         Command::Models(command) => block_on(commands::models::run(&command, &home)),
+        Command::Export(args) => commands::export::run(&args, &home),
         Command::Serve(args) => block_on(commands::serve::run(&args, &home)),
         Command::Piece(args) => commands::piece::run(&args, &home),
         Command::Verify(args) => commands::verify::run(&args),

@@ -183,20 +183,25 @@ impl Pretrained {
             return Err(PretrainedError::Damaged { path: beside, reason });
         }
         let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Self::trained(name, *stage.config(), checkpoint.params, tokenizer))
+    }
+
+    /// A base model that this program trained. `params` are those of the whole model's [`Layout`](crate::Layout), all finite.
+    pub fn trained(name: String, config: Config, params: Vec<f32>, tokenizer: Tokenizer) -> Self {
         let end = Some(END_ID);
-        Ok(Self {
+        Self {
             short_name: name.clone(),
             name,
             licence: None,
             stored: "F32".to_owned(),
-            config: *stage.config(),
-            params: checkpoint.params,
+            config,
+            params,
             tokenizer,
             template: None,
             begin: None,
             ends: vec![END_ID],
             special: SpecialTokens { begin: end, end, unknown: None, padding: None },
-        })
+        }
     }
 
     /// What an empty prompt begins with: the token that begins a sequence, else one that ends it.

@@ -8,14 +8,15 @@
 //! refused, and the next provider is tried. A blob is read back only if it still matches its name.
 //!
 //! Bounded: [`FETCHES_MAX`] fetches at a time, an answer within [`STALL_MS_MAX`] and [`FETCH_BYTES_PER_SECOND_MIN`] from there on, the size is bounded by the caller.
+//! Whom a peer serves is a [`BlobGate`]'s question: everybody, unless the run splits its weights; then members of the own stage.
 //! Deliberately absent: partial downloads across restarts, choosing the nearest provider.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use iroh_blobs::BlobFormat;
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::api::blobs::{AddPathOptions, ImportMode};
@@ -38,6 +39,38 @@ pub const STALL_MS_MAX: u64 = 10_000;
 pub const FETCH_BYTES_PER_SECOND_MIN: u64 = 50_000;
 
 const INDEX_SWEEP: Duration = Duration::from_secs(60);
+
+/// What a connection for blobs is closed with that is not served.
+pub(crate) const CLOSE_REFUSED: u32 = 1;
+
+/// Who may have a peer's blobs. Cheap to clone; clones are one gate.
+#[derive(Clone, Debug, Default)]
+pub struct BlobGate {
+    /// Those who may; everybody without a list.
+    admitted: Option<Arc<Mutex<BTreeSet<PeerId>>>>,
+}
+
+impl BlobGate {
+    /// One that lets nobody in until [`BlobGate::admit`].
+    pub fn closed() -> Self {
+        Self { admitted: Some(Arc::default()) }
+    }
+
+    /// Lets peers in from now on; those that were in before stay. An open gate stays open.
+    pub fn admit(&self, peers: impl IntoIterator<Item = PeerId>) {
+        if let Some(admitted) = &self.admitted {
+            admitted.lock().unwrap_or_else(PoisonError::into_inner).extend(peers);
+        }
+    }
+
+    /// Whether a peer may have blobs.
+    pub fn admits(&self, peer: &PeerId) -> bool {
+        let is_in = |admitted: &Arc<Mutex<BTreeSet<PeerId>>>| {
+            admitted.lock().unwrap_or_else(PoisonError::into_inner).contains(peer)
+        };
+        self.admitted.as_ref().is_none_or(is_in)
+    }
+}
 
 /// Blobs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +103,9 @@ pub enum ProviderError {
         /// What the transport says.
         detail: String,
     },
+    /// It gives nothing to this peer.
+    #[error("it gives no blobs to this peer")]
+    Refused,
     /// It does not have it, or not all of it.
     #[error("it does not have it")]
     Missing,
@@ -300,8 +336,12 @@ async fn fetch_from(dialer: &Dialer, provider: PeerId, hash: Hash, bytes_max: u6
         .await
         .map_err(|_| ProviderError::Stalled)?
         .map_err(|error| ProviderError::Unreachable { detail: error.to_string() })?;
-    let (content, size) =
-        tokio::time::timeout(stall, request(connection, hash)).await.map_err(|_| ProviderError::Stalled)??;
+    let requested = tokio::time::timeout(stall, request(connection.clone(), hash)).await;
+    let (content, size) = match requested.map_err(|_| ProviderError::Stalled)? {
+        Ok(requested) => requested,
+        Err(_) if is_refused(&connection) => return Err(ProviderError::Refused),
+        Err(error) => return Err(error),
+    };
     if size > bytes_max {
         return Err(ProviderError::TooLarge { stated: size, bytes_max });
     }
@@ -328,6 +368,12 @@ async fn request(connection: Connection, hash: Hash) -> Result<(fsm::AtBlobConte
         return Err(ProviderError::Missing);
     };
     start.next().next().await.map_err(|error| provider_error(error.into()))
+}
+
+/// Whether the provider closed the connection because this peer may have nothing.
+fn is_refused(connection: &Connection) -> bool {
+    let refusal = VarInt::from_u32(CLOSE_REFUSED);
+    matches!(connection.close_reason(), Some(ConnectionError::ApplicationClosed(close)) if close.error_code == refusal)
 }
 
 fn provider_error(error: DecodeError) -> ProviderError {

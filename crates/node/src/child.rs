@@ -20,7 +20,7 @@ use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::sync::watch;
-use wire::{Charter, PeerId, Signed};
+use wire::{Charter, OperatorCertificate, PeerId, Signed};
 
 pub use handle::{ChildHandle, ChildProgram};
 
@@ -54,6 +54,9 @@ pub struct ChildConfig {
     pub data: Option<PathBuf>,
     /// Its stage; 0 when every peer holds the whole model.
     pub stage: u16,
+    /// Who runs it, when that is not its own key.
+    #[serde(default)]
+    pub operator: Option<Signed<OperatorCertificate>>,
     /// Cores that it may use.
     pub cores: usize,
     /// Where to listen.
@@ -247,6 +250,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         alone: true,
         workload: Arc::new(workload),
         stage: config.stage,
+        operator: config.operator,
         cores: Cores::new(config.cores),
         transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
         peers: config.peers,

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use learn::data::Role;
+use learn::pipeline::StageShape;
 use ledger::Piece;
 use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
-use wire::{Identity, PeerId, RunId};
+use wire::{Identity, PeerId, Release, RunId};
 
 use crate::Checkpoint;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
@@ -63,6 +64,9 @@ pub struct ClusterConfig {
     pub link: Option<LinkSpec>,
     /// Bytes of memory that a peer of a stage may take; one in a process of its own ends when it takes more.
     pub memory: Option<u64>,
+    /// When the weights of a new run may leave their stages, and which run is resumed: one with the same. None takes any that there is, and
+    /// founds an open one. Every local peer is an operator of its own.
+    pub release: Option<Release>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,
     /// The recorded baseline of the recipe, for people to compare with.
@@ -81,6 +85,7 @@ impl ClusterConfig {
             processes: None,
             link: None,
             memory: None,
+            release: None,
             fresh: false,
             baseline: None,
         }
@@ -110,6 +115,7 @@ impl Cluster {
     pub async fn start(config: ClusterConfig) -> Result<Self, Failure> {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
+        check_release(&config)?;
         (1..=config.peers).try_for_each(|number| pipeline(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
@@ -155,6 +161,11 @@ impl Cluster {
     /// The run.
     pub fn run_id(&self) -> RunId {
         self.run.charter().body.run_id()
+    }
+
+    /// When the run's weights may leave their stages.
+    pub fn release(&self) -> Release {
+        self.run.charter().body.release
     }
 
     /// Whether the run was started before, and goes on.
@@ -255,14 +266,38 @@ fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
 }
 
+/// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
+fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
+    let release = config.release.unwrap_or_default();
+    let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
+    let (rounds, stages) = (config.workload.recipe.rounds, usize::from(config.workload.stages_len()));
+    release.validate(rounds, stages).map_err(|rule| {
+        let hint = match release {
+            Release::OpenAfter { .. } => {
+                format!("`--release open-after={rounds}` opens with the last of the run's {rounds} rounds")
+            }
+            Release::OpenNow | Release::Split => {
+                "`--stages 2` cuts the model, so that there is something to split".to_owned()
+            }
+        };
+        bad_input(rule.to_owned(), hint)
+    })?;
+    if release.is_split() && config.workload.shape(0).is_some_and(StageShape::needs_neighbours) {
+        return Err(Failure::from(&NodeError::LearnedBases));
+    }
+    Ok(())
+}
+
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
-    let charter = config.workload.charter(founder.id(), members, round_us(config), SHARES_PER_ROUND);
+    let mut charter = config.workload.charter(founder.id(), members, round_us(config), SHARES_PER_ROUND);
+    charter.release = config.release.unwrap_or_default();
     if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
         let kept = &run.charter().body;
         let same =
             config.workload.matches(kept) && kept.start_members == members && kept.validators == charter.validators;
+        let same = same && config.release.is_none_or(|release| release == kept.release);
         if same {
             return Ok((run, true));
         }
@@ -357,6 +392,7 @@ async fn start_task(
         charter: run.charter().clone(),
         workload: config.workload.clone(),
         stage: stage_of(number, config.workload.stages_len()),
+        operator: None,
         pipeline: pipeline(config, number)?,
         alone: false,
         cores: config.cores.clone(),
@@ -397,6 +433,7 @@ async fn start_process(
         recipe: String::from_utf8(config.workload.recipe.to_bytes()).expect("a recipe is JSON"),
         data: config.data.clone(),
         stage: stage_of(number, config.workload.stages_len()),
+        operator: None,
         cores: (config.cores.count() / ids.len()).max(1),
         bind: TransportConfig::default().bind,
         fixed_paths: config.link.is_some(),

@@ -90,6 +90,29 @@ impl Home {
         RunHome::open(directory, run).map(Some)
     }
 
+    /// The run whose id begins with `beginning`, of 4 digits or more; none when there is no such run, or there are several.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files are damaged or cannot be read.
+    pub fn run(&self, beginning: &str) -> Result<Option<RunHome>, StoreError> {
+        let runs = self.path.join("runs");
+        let entries = match std::fs::read_dir(&runs) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&runs, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|error| StoreError::io(&runs, error))?.file_name();
+            let name = name.to_str().filter(|name| beginning.len() >= 4 && name.starts_with(beginning));
+            found.extend(name.and_then(|name| name.parse().ok()).map(RunId));
+        }
+        match found[..] {
+            [run] => RunHome::open(self.run_path(run), run).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Starts a directory for a new run of a workload: the charter is made for a name that no run here has yet.
     ///
     /// # Errors

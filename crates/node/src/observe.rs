@@ -8,6 +8,7 @@
 
 mod evaluate;
 mod picture;
+mod through;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -64,8 +65,8 @@ pub struct Summary {
     pub parameters: u64,
     /// Root of the final state.
     pub state_root: Hash,
-    /// Final held-out loss, nats per token.
-    pub heldout_loss: f64,
+    /// Final held-out loss, nats per token; none when the peers of a model that is measured through them failed.
+    pub heldout_loss: Option<f64>,
     /// The baseline's final held-out loss, when one is recorded.
     pub baseline_heldout_loss: Option<f64>,
     /// How much higher the swarm's loss is than the baseline's, as a fraction.

@@ -1,19 +1,43 @@
 //! What a data directory holds when nothing runs in it: the newest checkpoint, the last picture, and pieces.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ledger::{Ledger, Piece};
-use wire::Block;
+use model::Pretrained;
+use wire::{Block, Hash};
 
 use crate::Checkpoint;
 use crate::home::{Home, RunHome};
-use crate::observe::{Observed, Summary, blob_paths, read_checkpoint};
-use crate::state::Parts;
+use crate::observe::{Observed, Summary, blob_paths, read_checkpoint, read_states};
+use crate::state::{ModelState, Parts};
 use crate::status::AgreedState;
 use crate::store::{Store, StoreError};
 use crate::view::{NetState, PeerActivity};
 
-/// The run that was started last, at rest.
+/// A run's model for other programs.
+#[derive(Debug)]
+pub struct Exported {
+    /// Rounds that led to it.
+    pub round: u64,
+    /// Root of the state that it is made of.
+    pub state_root: Hash,
+    /// Whether there were learned bases between its stages, which are left out: the layers alone compute something else than the run's
+    /// model, as far as the bases lose something.
+    pub has_bases: bool,
+    /// The model.
+    pub model: Pretrained,
+}
+
+/// Refuses to put stages together, or to pass weights on, while the charter does not open them.
+pub(crate) fn check_open(ledger: &Ledger) -> Result<(), StoreError> {
+    match ledger.weights_are_open() {
+        true => Ok(()),
+        false => Err(StoreError::WeightsClosed { release: ledger.charter().release, rounds: ledger.totals().rounds }),
+    }
+}
+
+/// A run at rest: the one that was started last, unless another is named.
 #[derive(Debug)]
 pub struct Saved {
     run: RunHome,
@@ -33,10 +57,18 @@ impl Saved {
         &self.run
     }
 
+    /// The run whose id begins with `beginning`; none when there is no such run, or there are several.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files are damaged or cannot be read.
+    pub fn of_run(home: &Home, beginning: &str) -> Result<Option<Self>, StoreError> {
+        Ok(home.run(beginning)?.map(|run| Self { run }))
+    }
+
     /// The newest state that peer 1 holds, as a model to serve; none before it made the first.
     ///
     /// # Errors
-    /// [`StoreError`] when it is damaged, has no form without stages, or the directory is in use.
+    /// [`StoreError`] when it is damaged, has no form without stages, its stages may not be put together, or the directory is in use.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         let store = self.store()?;
         let Some(point) = store.point()? else { return Ok(None) };
@@ -45,12 +77,47 @@ impl Saved {
         let stages = parts.stages_len();
         let newest = match stages {
             1 => Some(AgreedState { round: point.round, roots: vec![point.state_root] }),
-            _ => AgreedState::newest(&self.ledger(&store)?.0),
+            _ => {
+                let ledger = self.ledger(&store)?.0;
+                check_open(&ledger)?;
+                AgreedState::newest(&ledger)
+            }
         };
         let Some(state) = newest else { return Ok(None) };
-        let peers = (1..).take_while(|&number| self.run.peer_path(number).is_dir()).count();
-        let blobs: Vec<_> = (0..stages).map(|stage| blob_paths(&self.run, stage, stages, peers)).collect();
+        let blobs = self.blob_paths(stages);
         read_checkpoint(&parts, self.run.recipe().model, &blobs, &state, &tokenizer, &charter.name).map(Some)
+    }
+
+    /// The newest state that the ledger agreed on, as a model for other programs, put together from its stages; none before there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::WeightsClosed`] while the charter does not open the weights; another when blobs are missing or damaged, or the
+    /// directory is in use.
+    pub fn export(&self) -> Result<Option<Exported>, StoreError> {
+        let ledger = self.ledger(&self.store()?)?.0;
+        check_open(&ledger)?;
+        let parts = Parts::of(self.run.recipe());
+        let Some(state) = AgreedState::newest(&ledger) else { return Ok(None) };
+        // Round 0 starts from what the recipe makes, which nobody stores.
+        let states = match state.round {
+            0 => (0..parts.stages_len()).map(|stage| ModelState::genesis(&parts, stage)).collect(),
+            _ => read_states(&parts, &self.blob_paths(parts.stages_len()), &state)?,
+        };
+        let params = (0..).zip(states).flat_map(|(stage, state)| state.into_parameters(&parts, stage)).collect();
+        let (name, config) = (self.run.charter().body.name.clone(), self.run.recipe().model);
+        let model = Pretrained::trained(name, config, params, self.run.tokenizer()?);
+        Ok(Some(Exported {
+            round: state.round,
+            state_root: state.model().state_root,
+            has_bases: !parts.is_plain(),
+            model,
+        }))
+    }
+
+    /// Where the local peers of each stage keep their blobs.
+    fn blob_paths(&self, stages: u16) -> Vec<Vec<PathBuf>> {
+        let peers = (1..).take_while(|&number| self.run.peer_path(number).is_dir()).count();
+        (0..stages).map(|stage| blob_paths(&self.run, stage, stages, peers)).collect()
     }
 
     /// The last picture of the network, with everybody offline.

@@ -14,13 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use learn::pipeline::StageShape;
 use swarm::pipeline::PipelineConfig;
 use swarm::{CheckedBlocks, Event, HaltReason, Input, Output, PeerConfig, Record, Restored};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use wire::{Charter, Identity, PeerId, Verified};
+use wire::{Charter, Identity, OperatorCertificate, PeerId, Signed, Verified};
 
-use crate::blobs::{BlobError, Blobs};
+use crate::blobs::{BlobError, BlobGate, Blobs};
 use crate::compute::{Done, Executor, Means};
 use crate::inference::InferenceServer;
 use crate::member::{Ended, Failure, FailureKind};
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub workload: Arc<Workload>,
     /// The stage in which it takes part; 0 when every peer holds the whole model.
     pub stage: u16,
+    /// Who runs the peer, when that is not its own key.
+    pub operator: Option<Signed<OperatorCertificate>>,
     /// The settings of the pipeline, with several stages.
     pub pipeline: PipelineConfig,
     /// Whether it is the only peer of its process, so that the process' memory is its own.
@@ -87,6 +90,9 @@ pub enum NodeError {
     /// The charter is about another recipe, corpus or tokenizer.
     #[error("the run's charter is about another recipe, corpus or tokenizer")]
     ForeignCharter,
+    /// The charter splits the weights, and the stages of this recipe need each other's payloads.
+    #[error("learned bases need the payloads of neighbouring stages, which a split of the weights forbids")]
+    LearnedBases,
 }
 
 impl NodeError {
@@ -96,6 +102,7 @@ impl NodeError {
             Self::Store(error) | Self::Blob(BlobError::Store(error)) => error.hint(),
             Self::Blob(_) => "move the peer's `blobs` directory away; blobs come back from the other peers".to_owned(),
             Self::Transport(_) => "check that UDP on the loopback interface is permitted".to_owned(),
+            Self::LearnedBases => "choose `--codec full,…` or `--codec subspace:…`".to_owned(),
             Self::ForeignCharter => "start with the recipe and the corpus that the run was started with".to_owned(),
         }
     }
@@ -106,7 +113,7 @@ impl NodeError {
             Self::Store(error) | Self::Blob(BlobError::Store(error)) => error.kind(),
             Self::Blob(_) => FailureKind::Storage,
             Self::Transport(_) => FailureKind::Network,
-            Self::ForeignCharter => FailureKind::BadInput,
+            Self::ForeignCharter | Self::LearnedBases => FailureKind::BadInput,
         }
     }
 }
@@ -184,6 +191,10 @@ pub async fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
     if !config.workload.matches(&config.charter.body) {
         return Err(NodeError::ForeignCharter);
     }
+    let needs_neighbours = config.workload.shape(config.stage).is_some_and(StageShape::needs_neighbours);
+    if config.charter.body.release.is_split() && needs_neighbours {
+        return Err(NodeError::LearnedBases);
+    }
     let id = config.identity.id();
     let shell = Shell::open(config).await?;
     let address = shell.transport.dialer().address();
@@ -202,6 +213,7 @@ struct Shell {
     peer: swarm::Peer,
     transport: Transport,
     blobs: Blobs,
+    gate: BlobGate,
     store: Arc<Store>,
     executor: Executor,
     done: mpsc::Receiver<Done>,
@@ -230,13 +242,14 @@ impl Shell {
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
         let inference =
             InferenceServer::new(run, config.stage, config.workload.clone(), blobs.clone(), config.cores.count());
-        let services = Services { blobs: Some(blobs.index()), inference };
+        let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
+        let services = Services { blobs: Some(blobs.index()), gate: gate.clone(), inference };
         let transport = Transport::bind(&config.transport, &config.identity, services).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
         let (stage, alone) = (config.stage, config.alone);
         let shape = config.workload.shape(stage);
-        let neighbour_payloads = shape.is_some_and(learn::pipeline::StageShape::needs_neighbours);
+        let neighbour_payloads = shape.is_some_and(StageShape::needs_neighbours);
         let means = Means {
             workload: config.workload,
             stage: config.stage,
@@ -254,6 +267,7 @@ impl Shell {
         let peer_config = PeerConfig {
             checked: config.checked,
             stage: config.stage,
+            operator: config.operator,
             neighbour_payloads,
             pipeline: config.pipeline,
             ..PeerConfig::new(config.charter, config.peers)
@@ -266,6 +280,7 @@ impl Shell {
             peer,
             transport,
             blobs,
+            gate,
             store,
             executor,
             done,
@@ -458,6 +473,9 @@ impl Shell {
 
     fn publish(&mut self) {
         let ledger = self.peer.ledger();
+        // Of a split run, an account stays in its stage for good.
+        let ours = ledger.accounts().iter().filter(|account| account.stage == self.stage);
+        self.gate.admit(ours.map(|account| account.peer));
         let mut traffic = Traffic::default();
         self.transport.dialer().traffic().into_values().for_each(|of_peer| traffic.add(of_peer));
         let connected = self.peer.connected().count() as u64;

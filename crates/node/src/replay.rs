@@ -21,7 +21,7 @@ use swarm::pipeline::UnitDone;
 use wire::{Action, Hash, PeerId, Receipt, UnitId};
 
 use crate::observe::{blob_paths, read_states};
-use crate::offline::Saved;
+use crate::offline::{Saved, check_open};
 use crate::state::ModelState;
 use crate::status::AgreedState;
 use crate::store::StoreError;
@@ -103,7 +103,8 @@ impl RecordedRound {
     /// Reads a closed round with the states that it started from: the newest whose states are held, unless one is named.
     ///
     /// # Errors
-    /// [`ReplayError`] when it is not there, or the workload is not the run's.
+    /// [`ReplayError`] when it is not there, or the workload is not the run's, or the charter does not open the weights of its stages, all
+    /// of which a unit passes.
     pub fn open(saved: &Saved, workload: Arc<Workload>, round: Option<u64>) -> Result<Self, ReplayError> {
         let run = saved.run();
         if !workload.matches(&run.charter().body) {
@@ -111,6 +112,9 @@ impl RecordedRound {
         }
         let (ledger, blocks) = saved.records()?;
         let (parts, stages) = (workload.parts(), workload.stages_len());
+        if stages > 1 {
+            check_open(&ledger)?;
+        }
         let peers = (1..).take_while(|&number| run.peer_path(number).is_dir()).count();
         let blobs: Vec<_> = (0..stages).map(|stage| blob_paths(run, stage, stages, peers)).collect();
         let states_of = |set: &CommittedSet| -> Result<Vec<ModelState>, StoreError> {

@@ -40,6 +40,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use wire::{Identity, Message, PeerId};
 
+use crate::blobs::{BlobGate, CLOSE_REFUSED};
 use crate::inference::{self, InferenceServer};
 use fixed::FixedPaths;
 use link::{Link, LinkEvent};
@@ -161,8 +162,10 @@ struct Live {
 /// What an endpoint serves beside messages.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
-    /// Blobs, to whoever asks.
+    /// Blobs, to whom the gate admits.
     pub blobs: Option<BlobIndex>,
+    /// Who may have them.
+    pub gate: BlobGate,
     /// A stage of a model, to consumers.
     pub inference: Option<InferenceServer>,
 }
@@ -484,6 +487,10 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
             dialer.meters.watch(peer, &connection);
             if connection.alpn() == iroh_blobs::ALPN {
                 match services.blobs {
+                    Some(_) if !services.gate.admits(&peer) => {
+                        tracing::debug!(peer = ?peer, "a peer that may have no blobs asks for some");
+                        connection.close(VarInt::from_u32(CLOSE_REFUSED), b"no blobs for this peer");
+                    }
                     Some(blobs) => {
                         iroh_blobs::provider::handle_connection(connection, blobs, EventSender::DEFAULT).await;
                     }

@@ -1,7 +1,7 @@
 //! What the terminal and the pages show: plain data, the same for both.
 
 use serde::{Deserialize, Serialize};
-use wire::{Hash, PeerId, RunId};
+use wire::{Hash, PeerId, Release, RunId};
 
 /// Everything about a run at one moment, as `GET /net/state` returns it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub struct RunView {
     pub time: TimeSplit,
     /// The newest state root.
     pub state_root: Option<Hash>,
+    /// When the weights may leave their stages.
+    #[serde(default)]
+    pub release: Release,
     /// How the model is cut, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<PipelineView>,

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
     if let Some(saved) = saved {
         checkpoint = match saved.checkpoint() {
             // The pages are worth serving all the same.
-            Err(error @ StoreError::NotPlain) => {
+            Err(error @ (StoreError::NotPlain | StoreError::WeightsClosed { .. })) => {
                 eprintln!("the run's model does not answer: {error}\nhint: {}", error.hint());
                 None
             }

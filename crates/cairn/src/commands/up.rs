@@ -14,6 +14,7 @@ use node::view::NetEvent;
 use node::workload::Cores;
 use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
 use tokio::sync::watch;
+use wire::Release;
 
 use crate::cli::UpArgs;
 use crate::commands::serve::serve_ended;
@@ -29,14 +30,18 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Trains, shows and serves until the run is complete and Ctrl-C is pressed.
 pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     let link = args.link.as_deref().map(link).transpose()?;
+    let release = args.release.as_deref().map(release).transpose()?;
     let server = serving::bind(&args.page).await?;
-    let config = config(args, home, link)?;
+    let config = ClusterConfig { release, ..config(args, home, link)? };
     let (name, parameters) = (config.workload.recipe.name.clone(), config.workload.parameters());
     let planned = planned_memory(&config)?;
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
     let note = ServingNote::write(home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &name, parameters, link, &url));
+    if let Some(policy) = release_text(&cluster) {
+        eprintln!("  {policy}\n");
+    }
     if let Some(planned) = planned {
         eprintln!("  a peer takes up to {} of memory: {}\n", bytes(planned.total() as f64), memory_parts(&planned));
     }
@@ -78,12 +83,40 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         processes,
         link,
         memory: args.memory,
+        release: None,
         fresh: args.fresh,
     })
 }
 
 fn link(text: &str) -> Outcome<LinkSpec> {
     text.parse().map_err(|error: LinkSpecError| Failure::new(Code::BadInput, &error).hint(error.hint()))
+}
+
+/// When the weights may leave their stages.
+fn release(text: &str) -> Outcome<Release> {
+    let rounds = text.strip_prefix("open-after=").map(str::parse);
+    match (text, rounds) {
+        ("open-now", _) => Ok(Release::OpenNow),
+        ("split", _) => Ok(Release::Split),
+        (_, Some(Ok(rounds))) => Ok(Release::OpenAfter { rounds }),
+        _ => Err(Failure::new(Code::BadInput, format!("`{text}` is no policy of release"))
+            .hint("`--release open-now`, `--release open-after=20` (rounds) or `--release split`")),
+    }
+}
+
+/// One line on the policy of a run whose weights are not open from the beginning.
+fn release_text(cluster: &Cluster) -> Option<String> {
+    match cluster.release() {
+        Release::OpenNow => None,
+        Release::OpenAfter { rounds } => {
+            Some(format!("the weights open after {rounds} rounds; `cairn export` waits for them"))
+        }
+        Release::Split => Some(
+            "the weights stay split: no peer holds two stages. All peers run on this machine, so it holds every stage:\n  \
+             the split protects something only when other people run the other stages"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Refuses more stages than there are peers to hold them.
@@ -236,6 +269,7 @@ fn summary_text(summary: &Summary) -> String {
         (Some(loss), Some(gap)) => format!(" (centralised baseline {loss:.3}, gap {:+.2} %)", gap * 100.0),
         _ => " (no recorded baseline for this recipe; `cairn train --solo` measures one)".to_owned(),
     };
+    let heldout = summary.heldout_loss.map_or_else(|| "not measured".to_owned(), |loss| format!("{loss:.3}"));
     let supply: u64 = summary.shares.iter().map(|(_, shares)| shares).sum();
     let owners: Vec<String> = (1..)
         .zip(&summary.shares)
@@ -245,12 +279,11 @@ fn summary_text(summary: &Summary) -> String {
         })
         .collect();
     format!(
-        "\n  done: {} rounds, {} tokens in {}\n  held-out loss {:.3}{baseline}\n  payloads {:.0}× smaller than the \
+        "\n  done: {} rounds, {} tokens in {}\n  held-out loss {heldout}{baseline}\n  payloads {:.0}× smaller than the \
          parameters · {} of payload, {} on the wire per trained token\n  state root {}\n\n  shares\n{}",
         summary.rounds,
         count(summary.tokens as f64),
         duration(summary.seconds),
-        summary.heldout_loss,
         summary.compression,
         bytes(summary.payload_bytes_per_token),
         bytes(summary.bytes_per_token),

@@ -62,6 +62,12 @@ fn stages_that_cannot_be_made_are_refused() {
         (&["--memory", "1G"], 3, "not in stages"),
         (&["--stages", "2", "--memory", "much"], 2, "--memory"),
         (&["--codec", "full,int8"], 2, "--stages"),
+        (&["--release", "maybe"], 3, "`maybe` is no policy"),
+        (&["--release", "open-after=soon"], 3, "open-after=20"),
+        (&["--release", "open-after=0"], 3, "1 round to all rounds"),
+        (&["--release", "open-after=1000"], 3, "1 round to all rounds"),
+        (&["--release", "split"], 3, "at least 2 stages"),
+        (&["--release", "split", "--stages", "2", "--codec", "projector:8,int8"], 3, "learned bases"),
         (&["--stages", "1"], 2, "--stages"),
         (&["--profile", "f64"], 2, "f32-muladd"),
     ] {

@@ -9,6 +9,7 @@ mod finetune;
 mod models;
 mod plan;
 mod program;
+mod release;
 mod stages;
 mod tidy;
 mod whole_run;

@@ -9,9 +9,9 @@ use learn::pipeline::StageWorker;
 use model::{Decoder, Request, Sampler, Sampling, Tokenizer};
 use tensor::Context;
 use tokio::sync::mpsc;
-use wire::Hash;
+use wire::{Hash, Release};
 
-use super::{Watched, blob_paths};
+use super::{Watched, blob_paths, through};
 use crate::inference::{InferenceClient, StagedModel};
 use crate::state::{ModelState, Parts};
 use crate::status::AgreedState;
@@ -65,6 +65,8 @@ struct Means {
     inference: Option<Arc<InferenceClient>>,
     /// Where the blobs of each stage are.
     blobs: Vec<Vec<PathBuf>>,
+    /// When stages may be put together.
+    release: Release,
     name: String,
     prompt: String,
 }
@@ -81,6 +83,7 @@ impl Evaluation {
                 let paths = |stage| blob_paths(&watched.run, stage, stages, watched.statuses.len());
                 (0..stages).map(paths).collect()
             },
+            release: watched.run.charter().body.release,
             name: watched.run.charter().body.name.clone(),
             prompt: prompt(&watched.workload),
         };
@@ -160,12 +163,14 @@ impl Means {
         Ok(Evaluated { round: wanted.state.round, checkpoint: Some(Arc::new(checkpoint)), heldout_loss, sample })
     }
 
-    /// Measures a model stage by stage; it is served, and writes, through the peers that hold its stages.
+    /// Measures a model stage by stage; it is served, and writes, through the peers that hold its stages. While its weights are not open,
+    /// it is measured through them, too, and no stage's weights come here.
     fn evaluate_in_stages(&self, wanted: &Wanted, inference: &Arc<InferenceClient>) -> Result<Evaluated, StoreError> {
         let round = wanted.state.round;
         let model = StagedModel::new(inference.clone(), wanted.state.clone());
         let heldout_loss = match wanted.measure {
-            true => self.loss_in_stages(&wanted.state)?,
+            true if self.release.is_open(round) => self.loss_in_stages(&wanted.state)?,
+            true => through::heldout_loss(&self.workload, &model),
             false => None,
         };
         let sample = wanted.sample.then(|| self.write(round, Source::Stages(&model))).flatten();

@@ -61,6 +61,7 @@ impl Picture {
             compression: 0.0,
             time: TimeSplit::default(),
             state_root: None,
+            release: charter.release,
             pipeline: pipeline(watched),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -161,7 +162,8 @@ impl Picture {
     pub(super) fn summary(&self, statuses: &[PeerStatus]) -> Option<Summary> {
         let ledger = &statuses[0];
         let tokens = ledger.totals.tokens / self.stages;
-        let heldout_loss = self.kept.curve.iter().find(|point| point.tokens == tokens)?.heldout_loss?;
+        let heldout_loss =
+            self.kept.curve.iter().find(|point| point.tokens == tokens).and_then(|point| point.heldout_loss);
         let baseline = self.kept.baseline.as_ref();
         let baseline_loss = baseline.and_then(|line| line.points.iter().rev().find_map(|point| point.heldout_loss));
         let figures = self.figures(tokens);
@@ -174,7 +176,7 @@ impl Picture {
             state_root: self.state_root(ledger)?,
             heldout_loss,
             baseline_heldout_loss: baseline_loss,
-            gap: baseline_loss.map(|baseline| heldout_loss / baseline - 1.0),
+            gap: baseline_loss.zip(heldout_loss).map(|(baseline, loss)| loss / baseline - 1.0),
             compression: figures.compression,
             payload_bytes_per_token: figures.payload_bytes_per_token,
             bytes_per_token: figures.bytes_per_token,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wire::Release;
+
 use crate::member::FailureKind;
 
 /// The stored data cannot be used.
@@ -53,6 +55,14 @@ pub enum StoreError {
     /// The model is nothing without the learned bases between its stages.
     #[error("this model was trained through learned bases between its stages, and cannot be used without them")]
     NotPlain,
+    /// The charter does not let the stages' weights be put together, or passed on, at this time.
+    #[error("{}", closed(release, *rounds))]
+    WeightsClosed {
+        /// The charter's policy.
+        release: Release,
+        /// Rounds that are closed.
+        rounds: u64,
+    },
     /// There is no space left.
     #[error("the disk is full: cannot write `{}`", path.display())]
     DiskFull {
@@ -67,6 +77,18 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// Why weights are not given out.
+fn closed(release: &Release, rounds: u64) -> String {
+    match release {
+        Release::OpenAfter { rounds: after } => {
+            format!("the run's charter opens the weights after {after} rounds, and {rounds} are closed")
+        }
+        Release::OpenNow | Release::Split => {
+            "the run's charter splits the weights over its operators: they are never put together".to_owned()
+        }
+    }
 }
 
 impl StoreError {
@@ -85,6 +107,13 @@ impl StoreError {
                 "choose another directory with `--home DIR`, or put the files back where they were".to_owned()
             }
             Self::NotPlain => "runs with `--codec full,…` or `--codec subspace:…` give models that answer".to_owned(),
+            Self::WeightsClosed { release: Release::OpenAfter { rounds }, .. } => {
+                format!("they open when round {rounds} is closed: `cairn up` goes on with the run")
+            }
+            Self::WeightsClosed { .. } => {
+                "ask the model through its peers, with `cairn up` and `cairn chat`; its weights have no other form"
+                    .to_owned()
+            }
             Self::DiskFull { .. } => "free some space and start again: nothing that was finished is lost".to_owned(),
             Self::Io { .. } => "check the directory's permissions, or choose another one with `--home DIR`".to_owned(),
         }
@@ -106,7 +135,7 @@ impl StoreError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::InUse { .. } => FailureKind::InUse,
-            Self::NotPlain => FailureKind::BadInput,
+            Self::NotPlain | Self::WeightsClosed { .. } => FailureKind::BadInput,
             Self::DiskFull { .. } | Self::Io { .. } => FailureKind::Storage,
             _ => FailureKind::CorruptData,
         }
