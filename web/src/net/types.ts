@@ -10,6 +10,9 @@ export interface TimeSplit {
   idle: number;
 }
 
+/** When the weights of a run may leave its stages. */
+export type Release = "open_now" | "split" | { open_after: { rounds: number } };
+
 export interface RunView {
   id: string;
   name: string;
@@ -32,6 +35,7 @@ export interface RunView {
   compression: number;
   time: TimeSplit;
   state_root: string | null;
+  release?: Release;
   pipeline?: PipelineView | null;
 }
 

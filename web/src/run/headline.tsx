@@ -5,6 +5,7 @@ import { gapInWords } from "../curve";
 import * as format from "../format";
 import { gap } from "../net/store";
 import type { FaultView, Phase, RunView } from "../net/types";
+import { releaseInWords } from "../release";
 import { Link } from "../router";
 import { Cairn } from "../stones";
 
@@ -32,6 +33,7 @@ export function Headline(props: { run: RunView; faults: FaultView[] }): JSX.Elem
         <p class="data-line">
           {run.data} <span aria-hidden="true">·</span> {run.recipe}
         </p>
+        <p class="data-line">{releaseInWords(run)}</p>
         <Progress run={run} progress={progress} />
         <Message run={run} faults={props.faults} />
       </div>
