@@ -112,7 +112,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
     pub(crate) stages: Option<u16>,
     /// Which numbers travel between stages, SPACE,PRECISION: `full`, `subspace:RANK` or `projector:RANK`, and `f32`, `bf16`, `int8` or
-    /// `int4` [default: full,int8]
+    /// `int4`; a range may become smaller where links are slow [default: full,int8..int4]
     #[arg(long, value_name = "CODEC", requires = "stages")]
     pub(crate) codec: Option<String>,
     /// Bytes of memory that a peer may take, e.g. `600M`: a stage that needs more is refused, and a peer in a process of its own

@@ -29,7 +29,7 @@ fn recipe() -> Recipe {
         model: Config { tied_head: false, ..default.model },
         outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
         compression: Compression { chunk: 4096, keep: 292, beta: 0.95 },
-        pipeline: Some(Pipeline { stages: STAGES, space: Space::Full, precision: Precision::F32 }),
+        pipeline: Some(Pipeline { stages: STAGES, space: Space::Full, precision: Precision::F32, coarsest: None }),
         ..default
     }
 }
@@ -54,7 +54,7 @@ fn main() {
     );
     let mut sums = vec![0.0; options.cases.len()];
     for seed in 1..=options.seeds {
-        let pipeline = |stages, space| Some(Pipeline { stages, space, precision: Precision::F32 });
+        let pipeline = |stages, space| Some(Pipeline { stages, space, precision: Precision::F32, coarsest: None });
         let whole = Recipe { seed, pipeline: pipeline(1, Space::Full), ..recipe.clone() };
         let base = run("whole model", &whole, &corpus, Setting::EXACT, options.threads);
         for (case, sum) in options.cases.iter().zip(&mut sums) {
@@ -132,7 +132,7 @@ fn case(name: &str) -> Case {
         }
         _ => (name.to_owned(), None),
     };
-    let Codec { space, precision } = codec.parse().unwrap_or_else(|error| panic!("{error}"));
+    let Codec { space, precision, .. } = codec.parse().unwrap_or_else(|error| panic!("{error}"));
     let setting = Setting {
         replicas: replicas.unwrap_or(1),
         compressed: replicas.is_some(),

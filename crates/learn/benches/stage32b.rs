@@ -152,7 +152,7 @@ fn recipe(tokens: usize, codec: Codec) -> Recipe {
         model: model_shape("32b").unwrap(),
         batch: BatchShape { sequences: 1, tokens },
         compression: Compression { chunk: 4096, keep: 64, beta: 0.95 },
-        pipeline: Some(Pipeline { stages: 64, space: codec.space, precision: codec.precision }),
+        pipeline: Some(Pipeline { stages: 64, space: codec.space, precision: codec.precision, coarsest: None }),
         ..Recipe::default_run()
     }
 }

@@ -6,7 +6,7 @@
 //! | choice | made by | values |
 //! |---|---|---|
 //! | [`Space`]: which numbers a token has | the recipe, for the run | all `width`; `rank` coordinates in a frozen or a learned basis |
-//! | [`Precision`]: how a number is written | each link and direction | f32, bf16, 8 or 4 bits with a scale per token |
+//! | [`Precision`]: how a number is written | the recipe, and in its range the members of each round, by what their links carry | f32, bf16, 8 or 4 bits with a scale per token |
 //!
 //! Both directions carry the same coordinates: forward `z = (h − t)·A`, read as `h' = z·Aᵀ + t`; backward the gradient of `h'` as
 //! `g·A`, read as `(g·A)·Aᵀ`, which is exactly the gradient of `h`. `t` is the token part ([`token_part`](Projection)): what everybody
@@ -20,7 +20,7 @@
 //!
 //! Everything here is a pure function with the same bits on every machine: what a stage sent can be computed again by anybody.
 //!
-//! What it deliberately does not do: choose a precision (that needs a measured link), or know peers.
+//! What it deliberately does not do: choose among a recipe's precisions (that needs measured links), or know peers.
 
 mod codec;
 mod numbers;
@@ -32,7 +32,7 @@ pub const HIDDEN_MAX: u32 = 1_000_000;
 pub const GRADIENT_MAX: u32 = 1_000;
 
 pub use codec::{BASIS_RATE, Codec, CodecError};
-pub use numbers::{HEADER_BYTES, Precision, Rounding, decode, encode, encoded_bytes};
+pub use numbers::{HEADER_BYTES, Precision, Rounding, decode, encode, encoded_bytes, precision_of};
 pub use space::{Projection, Space, initial_basis};
 
 /// Why bytes are not what a neighbouring stage sends.
@@ -43,6 +43,14 @@ pub enum BoundaryError {
     UnknownPrecision {
         /// The byte.
         tag: u8,
+    },
+    /// The message is written in another precision than this boundary has in this round.
+    #[error("boundary: {}, where this round has {}", got.name(), expected.name())]
+    WrongPrecision {
+        /// The round's.
+        expected: Precision,
+        /// The message's.
+        got: Precision,
     },
     /// The message is of another shape than the micro-batch.
     #[error("boundary: {got_rows} × {got_columns} values, and the micro-batch has {rows} × {columns}")]

@@ -7,7 +7,7 @@ use model::{Config, ConfigError, Layout, Stage};
 use serde::{Deserialize, Serialize};
 use tensor::{Context, Profile};
 
-use crate::boundary::{Precision, Space};
+use crate::boundary::{Codec, Precision, Space};
 use crate::schedule::Schedule;
 
 mod presets;
@@ -74,6 +74,21 @@ pub struct Pipeline {
     pub space: Space,
     /// How these numbers are written.
     pub precision: Precision,
+    /// How small they may become between two stages, when the members of a round find the links between them too slow; none when they may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coarsest: Option<Precision>,
+}
+
+impl Pipeline {
+    /// How many steps smaller than `precision` the numbers between two stages may become.
+    pub fn coarser_max(&self) -> u8 {
+        self.coarsest.map_or(0, |coarsest| self.precision.steps_to(coarsest))
+    }
+
+    /// The codec, as people write it.
+    pub fn codec(&self) -> Codec {
+        Codec { space: self.space, precision: self.precision, coarsest: self.coarsest }
+    }
 }
 
 /// What one inner step of a unit trains on.
@@ -346,7 +361,9 @@ impl Recipe {
     }
 
     fn validate_pipeline(&self) -> Result<(), RecipeError> {
-        let Some(Pipeline { stages, space, .. }) = self.pipeline else { return Ok(()) };
+        let Some(Pipeline { stages, space, precision, coarsest }) = self.pipeline else { return Ok(()) };
+        let coarsest = coarsest.map_or(0.0, |coarsest| f64::from(u8::from(coarsest >= precision)));
+        within("pipeline.coarsest", coarsest, 0.0, 0.0, "smaller than pipeline.precision")?;
         within("pipeline.stages", stages as f64, 1.0, self.model.layers as f64, "from 1 to the model's layers")?;
         if self.model.tied_head {
             let expected = "false: the embedding and the head are in different stages";

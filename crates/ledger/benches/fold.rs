@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ledger::Ledger;
 use wire::{
-    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, Receipt, Release, StageTerms,
-    Transaction, Verified,
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, LinkWishes, NumericProfile, Receipt, Release,
+    StageTerms, Transaction, Verified,
 };
 
 const ROUNDS: u64 = 4;
@@ -27,7 +27,7 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
         recipe: Hash::default(),
         data: Hash::default(),
         tokenizer: Hash::default(),
-        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: 1, weight: 1 }],
+        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: 1, weight: 1, coarser_max: 0 }],
         profile: NumericProfile::F32Fma,
         rounds: ROUNDS,
         units_per_round: members,
@@ -69,6 +69,7 @@ fn action(ledger: &Ledger, peer: &Identity, attest: bool) -> Action {
         payload: Hash::of(&peer.id().0),
         payload_bytes: 1,
         residual_root: Hash::default(),
+        wishes: LinkWishes::default(),
         receipts: round.units_of(&peer.id()).into_iter().map(|index| peer.sign(receipt(index))).collect(),
     })
 }

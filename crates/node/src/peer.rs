@@ -19,7 +19,7 @@ use swarm::pipeline::PipelineConfig;
 use swarm::{CheckedBlocks, Event, HaltReason, Input, Output, PeerConfig, Record, Restored};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use wire::{Charter, Identity, OperatorCertificate, PeerId, Signed, Verified};
+use wire::{Charter, Identity, Message, OperatorCertificate, PeerId, Signed, StageCall, StageReply, Verified};
 
 use crate::blobs::{BlobError, BlobGate, Blobs};
 use crate::compute::{Done, Executor, Means};
@@ -356,7 +356,14 @@ impl Shell {
         match event {
             TransportEvent::Connected(peer) => self.feed(Input::Connected(peer)).await,
             TransportEvent::Disconnected(peer) => self.feed(Input::Disconnected(peer)).await,
-            TransportEvent::Received { from, message } => self.feed(Input::Received { from, message: *message }).await,
+            TransportEvent::Received { from, message, took_us } => {
+                if let Message::StageCall(StageCall { stage, .. }) | Message::StageReply(StageReply { stage, .. }) =
+                    *message
+                {
+                    self.feed(Input::Carried { stage, took_us }).await?;
+                }
+                self.feed(Input::Received { from, message: *message }).await
+            }
             TransportEvent::Undecodable { from, error } => self.feed(Input::Undecodable { from, error }).await,
             TransportEvent::ConnectFailed { peer, error } => {
                 tracing::debug!(peer = ?peer, %error, "cannot connect");
@@ -485,6 +492,7 @@ impl Shell {
             activity: activity_view(self.peer.activity(), connected > 0),
             connected,
             open_round: ledger.round().map(|open| open.round),
+            coarser: ledger.round().map_or_else(Vec::new, |open| open.coarser.to_vec()),
             stage: self.stage,
             agreed: AgreedState::newest(ledger),
             model: self.peer.model().map(|model| ModelStatus { round: model.round, state_root: model.state_root }),
@@ -515,6 +523,7 @@ fn blank_status(peer: &swarm::Peer, transport: &Transport) -> PeerStatus {
         activity: Default::default(),
         connected: 0,
         open_round: None,
+        coarser: Vec::new(),
         stage: 0,
         model: None,
         agreed: None,

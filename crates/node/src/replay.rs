@@ -95,6 +95,8 @@ pub struct RecordedRound {
     round: u64,
     workload: Arc<Workload>,
     states: Vec<ModelState>,
+    /// How the numbers between each stage and the next are written.
+    precisions: Vec<Precision>,
     /// The receipts by unit.
     receipts: BTreeMap<u32, Vec<(PeerId, Receipt)>>,
 }
@@ -150,7 +152,8 @@ impl RecordedRound {
             }
         }
         let round = set.round;
-        Ok(Self { round, workload: workload.clone(), states, receipts })
+        let precisions = workload.precisions(&set.coarser);
+        Ok(Self { round, workload: workload.clone(), states, precisions, receipts })
     }
 
     /// The round.
@@ -217,17 +220,20 @@ impl RecordedRound {
     /// Passes a micro-batch through all stages and back.
     fn in_stages(&self, workers: &mut [StageWorker], seed: [u8; 32]) -> Result<Vec<Computed>, ReplayError> {
         let recipe = &self.workload.recipe;
-        let precision = recipe.pipeline.map_or(Precision::F32, |pipeline| pipeline.precision);
         let batch = MicroBatch::derive(recipe, &self.workload.corpus, seed);
         let hash = |bytes: Option<&Vec<u8>>| bytes.map_or_else(Hash::default, |bytes| Hash::of(bytes));
         let Some((last, before)) = workers.split_last_mut() else { return Ok(Vec::new()) };
         // What came into each stage.
         let mut inputs: Vec<Option<Vec<u8>>> = vec![None];
-        for worker in before.iter_mut() {
-            let output = worker.forward(&batch, inputs[inputs.len() - 1].as_deref(), precision)?;
+        // The one-stage model hands nothing on.
+        let precision_after = |stage: usize| self.precisions.get(stage).copied().unwrap_or(Precision::F32);
+        let precision_before = |stage: usize| stage.checked_sub(1).map_or(Precision::F32, precision_after);
+        for (place, worker) in before.iter_mut().enumerate() {
+            let output = worker.forward(&batch, inputs[place].as_deref(), precision_after(place))?;
             inputs.push(Some(output));
         }
-        let Turn { loss, gradient } = last.turn(&batch, inputs[before.len()].as_deref(), precision, true)?;
+        let Turn { loss, gradient } =
+            last.turn(&batch, inputs[before.len()].as_deref(), precision_before(before.len()), true)?;
         let mut gradient = gradient;
         let mut done = UnitDone {
             index: 0,
@@ -241,7 +247,7 @@ impl RecordedRound {
         let mut computed = vec![Computed::of(&batch, &done)];
         for (place, worker) in before.iter_mut().enumerate().rev() {
             let Some(from) = gradient.take() else { break };
-            let to = worker.backward(&batch, inputs[place].as_deref(), &from, precision, true)?;
+            let to = worker.backward(&batch, inputs[place].as_deref(), &from, precision_before(place), true)?;
             done = UnitDone {
                 input: hash(inputs[place].as_ref()),
                 output: hash(inputs[place + 1].as_ref()),
@@ -303,7 +309,8 @@ mod tests {
         let workload = Arc::new(Workload::new(recipe, Corpus::from_path(&text).unwrap()).unwrap());
         let stages = workload.stages_len();
         let states = (0..stages).map(|stage| ModelState::genesis(workload.parts(), stage)).collect();
-        let mut round = RecordedRound { round: 0, workload, states, receipts: BTreeMap::new() };
+        let precisions = workload.precisions(&[]);
+        let mut round = RecordedRound { round: 0, workload, states, precisions, receipts: BTreeMap::new() };
         let seed = [9; 32];
         let computed = match &round.states[..] {
             [ModelState::Whole(state)] => round.whole(&state.theta, seed).unwrap(),

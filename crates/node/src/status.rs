@@ -54,6 +54,9 @@ pub struct PeerStatus {
     pub connected: u64,
     /// The open round, when there is one.
     pub open_round: Option<u64>,
+    /// How many steps smaller than the recipe says the numbers between each stage and the next are in it.
+    #[serde(default)]
+    pub coarser: Vec<u8>,
     /// Its stage; 0 when every peer holds the whole model.
     pub stage: u16,
     /// The model, or the stage of it, when it has one.

@@ -134,6 +134,8 @@ pub enum TransportEvent {
         from: PeerId,
         /// The message.
         message: Box<Message>,
+        /// How long its bytes took to arrive, from the first to the last, in microseconds.
+        took_us: u64,
     },
     /// Bytes arrived that are no message.
     Undecodable {
@@ -323,10 +325,10 @@ impl Transport {
                 let peer = PeerId(*connection.remote_id().as_bytes());
                 self.admit(peer, connection, peer);
             }
-            LinkEvent::Message { from, link, message, permit } => {
+            LinkEvent::Message { from, link, message, took_us, permit } => {
                 drop(permit);
                 if self.is_current(from, link) {
-                    self.ready.push_back(TransportEvent::Received { from, message });
+                    self.ready.push_back(TransportEvent::Received { from, message, took_us });
                 }
             }
             LinkEvent::Undecodable { from, link, error } => {

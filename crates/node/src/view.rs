@@ -99,10 +99,19 @@ pub struct PipelineView {
     pub layers: Vec<(u64, u64)>,
     /// Which numbers travel between stages, and how they are written, as `--codec` has it.
     pub codec: String,
-    /// Bytes of a token on the way from one stage to the next; as many come back.
-    pub bytes_per_token: f64,
+    /// What is between each stage and the next in the open round.
+    pub boundaries: Vec<BoundaryView>,
     /// The link that every peer sits behind, as `--link` has it; none on the machine's own.
     pub link: Option<String>,
+}
+
+/// How numbers travel between a stage and the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoundaryView {
+    /// How one is written in the open round: the recipe's precision, or a smaller one that the members' links asked for.
+    pub precision: String,
+    /// Bytes of a token on the way; as many come back.
+    pub bytes_per_token: f64,
 }
 
 /// Fractions of wall time, mean over peers; they sum to 1.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use learn::Recipe;
-use learn::boundary::encoded_bytes;
+use learn::boundary::{Precision, encoded_bytes};
 use learn::data::{Corpus, CorpusError};
 use learn::pipeline::StageShape;
 use model::{Kind, Layout};
@@ -95,6 +95,13 @@ impl Workload {
         }
     }
 
+    /// How the numbers between each stage and the next are written in a round, from the ledger's steps.
+    pub fn precisions(&self, coarser: &[u8]) -> Vec<Precision> {
+        let Some(pipeline) = self.recipe.pipeline else { return Vec::new() };
+        let steps = |boundary: usize| coarser.get(boundary).copied().unwrap_or(0);
+        (0..pipeline.stages - 1).map(|boundary| pipeline.precision.coarser(steps(boundary))).collect()
+    }
+
     /// The settings of a member's pipeline: messages are not larger than this recipe's.
     pub fn pipeline(&self) -> PipelineConfig {
         let (Some(pipeline), Some(shape)) = (self.recipe.pipeline, self.shape(0)) else {
@@ -107,7 +114,13 @@ impl Workload {
 
     fn stage_terms(&self, stage: u16) -> StageTerms {
         let bytes = ModelState::genesis(&self.parts, stage).to_bytes(&self.parts, stage);
-        StageTerms { genesis_state: Hash::of(&bytes), state_bytes: bytes.len() as u64, weight: self.weight(stage) }
+        let last = stage + 1 == self.stages_len();
+        StageTerms {
+            genesis_state: Hash::of(&bytes),
+            state_bytes: bytes.len() as u64,
+            weight: self.weight(stage),
+            coarser_max: self.recipe.pipeline.filter(|_| !last).map_or(0, |pipeline| pipeline.coarser_max()),
+        }
     }
 
     /// A stage's part of a round's shares: its work, in thousands of multiplied parameters.

@@ -337,6 +337,7 @@ fn describe(input: &Input) -> (&'static str, [u64; 2]) {
             Message::StageReply(reply) => ("stage reply", [peer(from), u64::from(reply.index)]),
             Message::StageRefusal(refusal) => ("stage refusal", [peer(from), u64::from(refusal.index)]),
         },
+        Input::Carried { stage, took_us } => ("carried", [u64::from(*stage), *took_us]),
         Input::Undecodable { from, error } => ("undecodable", [peer(from), error.len() as u64]),
         Input::Computed { job, .. } => ("computed", [job.0, 0]),
         Input::Fetched { hash, bytes } => ("fetched", [detail(hash), *bytes]),

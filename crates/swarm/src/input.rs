@@ -21,6 +21,13 @@ pub enum Input {
         /// The decoded message.
         message: Message,
     },
+    /// How long the bytes of a [`Message::StageCall`] or [`Message::StageReply`] took, from the first to the last. Just before the message.
+    Carried {
+        /// The stage that it names.
+        stage: u16,
+        /// How long, in microseconds.
+        took_us: u64,
+    },
     /// Bytes arrived that are no message.
     Undecodable {
         /// The other end of the connection.

@@ -177,6 +177,9 @@ impl Peer {
                 self.feed_pipeline(PipelineInput::Down(peer), now, out);
             }
             Input::Received { from, message } => self.on_message(from, message, now, out),
+            Input::Carried { stage, took_us } => {
+                self.feed_pipeline(PipelineInput::Carried { stage, took_us }, now, out);
+            }
             Input::Undecodable { from, error } => self.on_undecodable(from, &error, now, out),
             Input::Computed { job, result } => self.on_computed(job, result, now, out),
             Input::Fetched { hash, bytes } => {

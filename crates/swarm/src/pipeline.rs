@@ -21,6 +21,7 @@
 //! | calls from the stage before | `calls.rs` |
 //! | calls to the next stage, and looking after units there | `custody.rs` |
 //! | the own trainer | `work.rs` |
+//! | what the links to the neighbours carry | `gauge.rs` |
 //! | stage 0: starting units, taking them over | `takeover.rs` |
 //!
 //! **Custody.** Whatever a stage computes is a pure function of state, unit and bytes, so a lost call is made to another
@@ -49,6 +50,7 @@ mod claims;
 mod config;
 mod custody;
 mod fault;
+mod gauge;
 mod item;
 mod open;
 mod routing;
@@ -60,7 +62,7 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wire::{Hash, Message, PeerId, RefusalReason, StageRefusal};
+use wire::{Hash, LinkWishes, Message, PeerId, RefusalReason, StageRefusal};
 
 use self::item::Step;
 use self::open::{Kept, Open};
@@ -169,6 +171,11 @@ impl Pipeline {
         peers
     }
 
+    /// What the open round showed about the links to the neighbouring stages.
+    pub fn wishes(&self) -> LinkWishes {
+        self.open.as_ref().map_or_else(LinkWishes::default, |open| open.gauge.wishes())
+    }
+
     /// What happened so far, for people and tests.
     pub fn counts(&self) -> PipelineCounts {
         self.kept.counts
@@ -269,6 +276,7 @@ impl Pipeline {
                 open.on_refusal(kept, from, &refusal, now, out);
             }
             PipelineInput::Computed { task, result } => open.on_computed(kept, task, result, now, out),
+            PipelineInput::Carried { stage, took_us } => open.gauge.arrived(stage == open.view.stage, took_us),
             PipelineInput::Claimed { peer, stage, units } => {
                 open.claims.note(peer, stage, &units);
                 open.let_go(out);

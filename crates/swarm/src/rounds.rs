@@ -17,10 +17,11 @@
 //!
 //! What it does not do: it does not judge others' work beyond the attested roots.
 
-use wire::{Action, Attestation, Commitment, Hash, Receipt, Signed};
+use wire::{Action, Attestation, Commitment, Hash, LinkWishes, Receipt, Signed};
 
 use crate::backoff::Backoff;
 use crate::catchup::Plan;
+use crate::stages::Stages;
 use crate::{Event, HaltReason, Job, JobId, JobResult, ModelPoint, Output, Peer, Time, UnitAssignment, UnitResult};
 
 /// The job under way, and when to try a failed one again.
@@ -94,7 +95,8 @@ impl Peer {
                 let receipts = self.receipts(round, state_root, &work.assignments(), &results);
                 self.jobs.own_payload = Some((round, payload));
                 self.fetches.hold(payload);
-                let commitment = Commitment { round, payload, payload_bytes, residual_root, receipts };
+                let wishes = self.stages.as_ref().map_or_else(LinkWishes::default, Stages::wishes);
+                let commitment = Commitment { round, payload, payload_bytes, residual_root, wishes, receipts };
                 self.jobs.backoff.reset();
                 self.act(Action::Commit(commitment), now, out);
             }

@@ -24,7 +24,7 @@
 
 use std::collections::BTreeSet;
 
-use wire::{Action, Block, Message, PeerId, RoundTime};
+use wire::{Action, Block, LinkWishes, Message, PeerId, RoundTime};
 
 use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
 use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
@@ -83,6 +83,11 @@ impl Stages {
     /// Notes how long the validator keeps a round open.
     pub(crate) fn note_round_time(&mut self, time: RoundTime) {
         self.round_time = Some(time);
+    }
+
+    /// What the open round showed about the links to the neighbouring stages.
+    pub(crate) fn wishes(&self) -> LinkWishes {
+        self.pipeline.wishes()
     }
 
     /// Whether the sum of a round was asked for.
@@ -239,6 +244,7 @@ impl Peer {
             assignment: open.assignment(),
             members: (0..stages).map(|stage| open.members_of(stage).copied().collect()).collect(),
             unit_tokens: charter.unit_tokens,
+            coarser: open.coarser.to_vec(),
             sealed: open.commitment(&self.id).is_some() || self.outbox_commits(open.round),
         })
     }

@@ -41,6 +41,9 @@ pub struct StageTerms {
     pub state_bytes: u64,
     /// The stage's part of each round's shares, of the sum over all stages; at least 1.
     pub weight: u32,
+    /// How many steps smaller than the recipe says the numbers between this stage and the next may become where links are slow; 0 of the
+    /// last.
+    pub coarser_max: u8,
 }
 
 /// The root of a whole state from the roots of its stages, in order: that of the only stage itself, and otherwise a hash
@@ -177,12 +180,13 @@ impl Wire for Charter {
     const BYTES_MAX: usize = 16 * 1024;
 
     fn validate(&self) -> Result<(), &'static str> {
-        let rules: [(bool, &'static str); 14] = [
+        let rules: [(bool, &'static str); 15] = [
             (!self.name.is_empty() && self.name.len() <= 64, "name must have 1 to 64 bytes"),
             (!self.validators.is_empty() && self.validators.len() <= 100, "validators must be 1 to 100 keys"),
             (self.validators.windows(2).all(|pair| pair[0] < pair[1]), "validators must be sorted and distinct"),
             (!self.stages.is_empty() && self.stages.len() <= STAGES_MAX, "stages must be 1 to 256"),
             (self.stages.iter().all(|stage| stage.weight >= 1), "weight of each stage must be at least 1"),
+            (self.stages.last().is_none_or(|last| last.coarser_max == 0), "coarser_max of the last stage must be 0"),
             (self.rounds >= 1, "rounds must be at least 1"),
             (self.units_per_round >= 1, "units_per_round must be at least 1"),
             (self.unit_tokens >= 1, "unit_tokens must be at least 1"),

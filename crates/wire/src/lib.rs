@@ -27,4 +27,6 @@ pub use message::{Message, PROTOCOL_VERSION, RoundTime};
 pub use operator::OperatorCertificate;
 pub use receipt::{Receipt, UnitId};
 pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply};
-pub use transaction::{Action, Attestation, Block, BlockHeader, Commitment, Transaction, VerifiedBlock};
+pub use transaction::{
+    Action, Attestation, Block, BlockHeader, Commitment, LinkWish, LinkWishes, Transaction, VerifiedBlock,
+};

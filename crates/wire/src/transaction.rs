@@ -23,6 +23,28 @@ pub const TRANSACTIONS_PER_BLOCK_MAX: usize = 4096;
 /// Largest payload that may be announced, in bytes.
 pub const PAYLOAD_BYTES_MAX: u64 = 4 << 30;
 
+/// What a member wishes about how the numbers are written that it exchanges with a neighbouring stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkWish {
+    /// As they are, or it cannot say.
+    #[default]
+    Keep,
+    /// One step smaller: it waits for the link.
+    Coarser,
+    /// One step larger: the link carries that easily.
+    Finer,
+}
+
+/// The wishes of a member for the boundaries before and after its stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct LinkWishes {
+    /// Between the stage before and its own.
+    pub before: LinkWish,
+    /// Between its own stage and the one after.
+    pub after: LinkWish,
+}
+
 /// A peer's contribution to a round, announced before anybody sees its body.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Commitment {
@@ -34,6 +56,8 @@ pub struct Commitment {
     pub payload_bytes: u64,
     /// Root of the error-feedback residual after this payload.
     pub residual_root: Hash,
+    /// What the round showed about the links to the neighbouring stages.
+    pub wishes: LinkWishes,
     /// One receipt per unit, in the order in which the units' gradients were added up, 1 to
     /// [`RECEIPTS_PER_COMMITMENT_MAX`].
     pub receipts: Vec<Signed<Receipt>>,

@@ -44,7 +44,8 @@ export interface PipelineView {
   /** The first layer of each stage, and how many it has. */
   layers: [number, number][];
   codec: string;
-  bytes_per_token: number;
+  /** Between each stage and the next, in the open round. */
+  boundaries: { precision: string; bytes_per_token: number }[];
   link: string | null;
 }
 

@@ -15,7 +15,7 @@ export function Stages(props: { pipeline: PipelineView; peers: PeerView[] }): JS
         {pipeline.layers.map(([first, count], stage) => (
           <li key={stage}>
             <Stage stage={stage} first={first} count={count} ends={[stage === 0, stage === last]} peers={peers.filter((peer) => peer.stage === stage)} />
-            {stage < last && <Boundary pipeline={pipeline} />}
+            {pipeline.boundaries[stage] && <Boundary {...pipeline.boundaries[stage]} />}
           </li>
         ))}
       </ol>
@@ -55,12 +55,12 @@ function Stage(props: { stage: number; first: number; count: number; ends: [bool
 }
 
 /** What a token costs on its way to the next stage and back. */
-function Boundary(props: { pipeline: PipelineView }): JSX.Element {
-  const each = format.bytes(props.pipeline.bytes_per_token);
+function Boundary(props: { precision: string; bytes_per_token: number }): JSX.Element {
+  const each = format.bytes(props.bytes_per_token);
   return (
-    <div class="boundary" title={`${each} a token forward, and as many back`}>
+    <div class="boundary" title={`${each} a token forward, and as many back, each number in ${props.precision}`}>
       <i aria-hidden="true" />
-      <small>{`${each} a token, each way`}</small>
+      <small>{`${props.precision} · ${each} a token, each way`}</small>
     </div>
   );
 }

@@ -129,14 +129,20 @@ fn check_peers(peers: u32, recipe: &Recipe) -> Outcome {
     Err(Failure::new(Code::BadInput, said).hint(format!("`--peers {}` gives each stage two", 2 * stages)))
 }
 
+/// What travels between stages unless somebody says otherwise: 8 bits, and 4 where links are too slow for these.
+const CODEC: &str = "full,int8..int4";
+
 /// The recipe with its model cut into stages.
 fn in_stages(args: &UpArgs, recipe: Recipe, stages: usize) -> Outcome<Recipe> {
-    let codec = args.codec.as_deref().unwrap_or("full,int8");
+    let codec = args.codec.as_deref().unwrap_or(CODEC);
     let codec: Codec = codec.parse().map_err(|error: learn::boundary::CodecError| {
-        Failure::new(Code::BadInput, error.to_string()).hint("`--codec full,int8` is the default")
+        Failure::new(Code::BadInput, error.to_string()).hint(format!("`--codec {CODEC}` is the default"))
     })?;
     let mut recipe = recipe.in_stages(stages, codec.space, codec.precision);
     recipe.rounds = args.recipe.rounds.unwrap_or(recipe.rounds);
+    if let Some(pipeline) = &mut recipe.pipeline {
+        pipeline.coarsest = codec.coarsest;
+    }
     recipe.validate()?;
     Ok(recipe)
 }

@@ -56,6 +56,18 @@ impl Precision {
         }
     }
 
+    /// The precision that is so many steps smaller, or the smallest.
+    pub fn coarser(self, steps: u8) -> Self {
+        let place = Self::ALL.iter().position(|known| *known == self).expect("all are listed");
+        Self::ALL[place.saturating_sub(usize::from(steps))]
+    }
+
+    /// How many steps smaller `coarsest` is; 0 when it is not.
+    pub fn steps_to(self, coarsest: Self) -> u8 {
+        let between = Self::ALL.iter().filter(|known| coarsest <= **known && **known < self).count();
+        u8::try_from(between).expect("there are four")
+    }
+
     fn tag(self) -> u8 {
         match self {
             Self::F32 => 1,
@@ -173,6 +185,15 @@ fn append_halves(mut codes: impl Iterator<Item = i8>, out: &mut Vec<u8>) {
         let high = codes.next().unwrap_or(0);
         out.push((low as u8 & 15) | (high as u8) << 4);
     }
+}
+
+/// The precision in which a message is written, as it says.
+///
+/// # Errors
+/// Its first byte names none.
+pub fn precision_of(bytes: &[u8]) -> Result<Precision, BoundaryError> {
+    let tag = bytes.first().ok_or(BoundaryError::WrongLength { expected: HEADER_BYTES, got: 0 })?;
+    Precision::from_tag(*tag)
 }
 
 /// Reads a message of `rows` × `columns` numbers. It allocates what these sizes need and no more.

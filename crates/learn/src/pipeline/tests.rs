@@ -13,7 +13,7 @@ fn recipe(stages: usize, space: Space) -> Recipe {
         units_per_round: 4,
         model: model::Config { layers: 4, tied_head: false, ..tiny.model },
         outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
-        pipeline: Some(Pipeline { stages, space, precision: Precision::F32 }),
+        pipeline: Some(Pipeline { stages, space, precision: Precision::F32, coarsest: None }),
         ..tiny
     };
     recipe.validate().unwrap();

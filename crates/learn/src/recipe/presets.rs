@@ -54,7 +54,7 @@ impl Recipe {
             model,
             outer: Outer { lr: 1.0, momentum: 0.0, nesterov: false },
             compression: Compression { chunk: 4096, keep: self.compression.keep.max(sends).min(4096), beta: 0.95 },
-            pipeline: Some(Pipeline { stages, space, precision }),
+            pipeline: Some(Pipeline { stages, space, precision, coarsest: None }),
             ..self
         }
     }

@@ -18,7 +18,7 @@ use wire::{Hash, OperatorCertificate, PeerId, Signed};
 
 use crate::accounts::{Account, Standing};
 use crate::error::Rejection;
-use crate::ledger::round::{Opening, RoundOpen, Seat};
+use crate::ledger::round::{Opening, RoundOpen, Seat, boundaries};
 use crate::ledger::state::{Applied, State, Terms};
 
 impl State {
@@ -201,8 +201,14 @@ impl State {
         self.members_root = Hash::derive("cairn v1 members", &[&flat]);
         let units = if round < terms.charter.rounds { terms.charter.units_per_round } else { 0 };
         let deadline_us = time_us.saturating_add(self.pace.round_us(terms.charter));
-        let opening =
-            Opening { run: terms.run, round, beacon, opened_us: time_us, deadline_us, state_roots, units, members };
+        let stages = &terms.charter.stages;
+        let coarser = match before {
+            None => boundaries::first(stages.len()),
+            Some(before) if before.round == round => before.coarser.to_vec(),
+            Some(before) => before.next_coarser(stages),
+        };
+        let (run, opened_us) = (terms.run, time_us);
+        let opening = Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members };
         self.round = Some(RoundOpen::new(opening));
         applied.opened = Some(round);
     }

@@ -1,5 +1,6 @@
 //! Rounds: who works on what, what was committed, and which starting states majorities attest.
 
+pub(crate) mod boundaries;
 mod commitments;
 mod votes;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 use wire::transaction::RECEIPTS_PER_COMMITMENT_MAX;
-use wire::{Hash, PeerId, Receipt, RunId, Signed, UnitId, run_root};
+use wire::{Commitment, Hash, PeerId, RunId, StageTerms, UnitId, run_root};
 
 use commitments::{Commitments, Committed};
 use votes::Votes;
@@ -46,6 +47,8 @@ pub struct CommittedSet {
     pub beacon: Hash,
     /// Roots of the states that the round started from, one per stage.
     pub state_in: Vec<Hash>,
+    /// How many steps smaller than the recipe says the numbers were between each stage and the next.
+    pub coarser: Vec<u8>,
     /// The payloads, ordered by stage and peer.
     pub entries: Vec<Entry>,
 }
@@ -121,6 +124,8 @@ pub struct RoundOpen {
     pub stages: Arc<[u16]>,
     /// The canonical starting root of each stage, once it is known.
     pub state_roots: Vec<Option<Hash>>,
+    /// How many steps smaller than the recipe says the numbers are between each stage and the next.
+    pub coarser: Arc<[u8]>,
     /// Units of the round that are assigned; 0 in the last, and while a stage has no member.
     pub units: u32,
     /// The members of stage 0, sorted: the units are theirs.
@@ -149,6 +154,7 @@ pub(crate) struct Opening {
     pub(crate) opened_us: u64,
     pub(crate) deadline_us: u64,
     pub(crate) state_roots: Vec<Option<Hash>>,
+    pub(crate) coarser: Vec<u8>,
     /// Units to be done; 0 in the last round.
     pub(crate) units: u32,
     /// The members, in ascending order.
@@ -157,7 +163,8 @@ pub(crate) struct Opening {
 
 impl RoundOpen {
     pub(crate) fn new(opening: Opening) -> Self {
-        let Opening { run, round, beacon, opened_us, deadline_us, state_roots, units, members: seats } = opening;
+        let Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members: seats } =
+            opening;
         let slots: Vec<Slot> = seats.iter().map(|seat| Slot { voter: seat.voter, ..Slot::default() }).collect();
         let members: Arc<[PeerId]> = seats.iter().map(|seat| seat.peer).collect();
         let stages: Arc<[u16]> = seats.iter().map(|seat| seat.stage).collect();
@@ -179,6 +186,7 @@ impl RoundOpen {
             members,
             stages,
             state_roots,
+            coarser: coarser.into(),
             units,
             workers,
             slots,
@@ -322,9 +330,9 @@ impl RoundOpen {
     }
 
     /// Accepts a commitment of the member at `rank`, whose receipts chain is `receipts_root` so far.
-    pub(crate) fn commit(&mut self, rank: usize, entry: Entry, receipts: &[Signed<Receipt>], receipts_root: Hash) {
+    pub(crate) fn commit(&mut self, rank: usize, entry: Entry, commitment: &Commitment, receipts_root: Hash) {
         let slot = &mut self.slots[rank];
-        slot.committed = Some(self.commitments.push(entry, receipts, receipts_root, slot.earlier));
+        slot.committed = Some(self.commitments.push(entry, commitment, receipts_root, slot.earlier));
     }
 
     /// The units of the member of stage 0 at `place`, ascending.
@@ -383,6 +391,12 @@ impl RoundOpen {
         };
         let stages = (0..self.stages_len()).filter(|stage| !stays[*stage] && !done(*stage));
         stages.map(|stage| u16::try_from(stage).expect("a run has at most 256 stages")).collect()
+    }
+
+    /// How the numbers between stages are to be written in the round after this one.
+    pub(crate) fn next_coarser(&self, stages: &[StageTerms]) -> Vec<u8> {
+        let committed = self.commitments.accepted().iter();
+        boundaries::next(&self.coarser, stages, committed.map(|committed| (committed.entry.stage, committed.wishes)))
     }
 
     /// Records that a member said it leaves, or took that back.

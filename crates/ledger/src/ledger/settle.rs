@@ -82,7 +82,8 @@ impl State {
         let state_in = roots.map(|root| root.expect("a stage commits only once its root is known")).collect();
         let mut entries: Vec<Entry> = round.commitments().copied().collect();
         entries.sort_by_key(|entry| (entry.stage, entry.peer));
-        let set = CommittedSet { round: round.round, beacon: round.beacon, state_in, entries };
+        let (beacon, coarser) = (round.beacon, round.coarser.to_vec());
+        let set = CommittedSet { round: round.round, beacon, state_in, coarser, entries };
         self.totals.history = Hash::derive("cairn v1 history", &[&self.totals.history.0, &set.digest().0]);
         self.totals.rounds = sum(self.totals.rounds, 1);
         let set = Arc::new(set);

@@ -111,6 +111,7 @@ pub(crate) struct RoundLeaf {
     members: Hash,
     commitments: u64,
     state_roots: Vec<Option<Hash>>,
+    coarser: Vec<u8>,
     transcript: Hash,
 }
 
@@ -189,7 +190,7 @@ impl State {
             tokens: commitment.tokens(),
             residual_root: commitment.residual_root,
         };
-        round.commit(rank, entry, &commitment.receipts, account.receipts_root);
+        round.commit(rank, entry, commitment, account.receipts_root);
         account.counter += commitment.receipts.len() as u64;
     }
 
@@ -257,6 +258,7 @@ impl State {
             members: self.members_root,
             commitments: round.commitments_len() as u64,
             state_roots: round.state_roots.clone(),
+            coarser: round.coarser.to_vec(),
             transcript: round.transcript,
         });
         [Leaf::Totals(self.totals).hash(), Leaf::Round(round).hash()]

@@ -65,11 +65,18 @@ fn totals_and_committed_sets_have_their_frozen_bytes() {
         tokens: 7,
         residual_root: Hash([8; 32]),
     };
-    let set = CommittedSet { round: 1, beacon: Hash([2; 32]), state_in: vec![Hash([3; 32])], entries: vec![entry] };
-    let first = [number(1), bytes(2, 32), "01000000".into(), bytes(3, 32), "01000000".into()].concat();
-    let rest = ["0900".into(), bytes(4, 32), bytes(5, 32), number(6), number(7), bytes(8, 32)].concat();
+    let set = CommittedSet {
+        round: 1,
+        beacon: Hash([2; 32]),
+        state_in: vec![Hash([3; 32])],
+        coarser: vec![1],
+        entries: vec![entry],
+    };
+    let first = [number(1), bytes(2, 32), "01000000".into(), bytes(3, 32), "0100000001".into()].concat();
+    let rest =
+        ["01000000".into(), "0900".into(), bytes(4, 32), bytes(5, 32), number(6), number(7), bytes(8, 32)].concat();
     assert_eq!(hex_of(&set), first + &rest);
-    assert_eq!(set.digest().to_string(), "51226bad64d7c9323cd247df376b4de5b88c3eff9ebef479ca9fc720dd25bae8");
+    assert_eq!(set.digest().to_string(), "6e22763813291e669f17952408d8e6bbcb3e78ab0cee4b8803c8e0a72812724e");
 }
 
 /// The roots of a whole small run: whatever changes them makes peers of two versions part.
@@ -87,11 +94,11 @@ fn a_run_has_its_frozen_roots() {
     roots.push(world.ledger.root());
     let roots: Vec<String> = roots.iter().map(Hash::to_string).collect();
     let frozen = [
-        "b39149f28676967d44d3404c1c48528f12ef9081e5ddabeedc88007da4b641c4",
-        "af9aff6e30012256ebb556ab20b3dd5174aae7a360616616a659df2a5b69f309",
-        "95858d1900d17432ea435e3ce7bbc654a032784e3028ea9e81e136a13f2ed35a",
-        "84d1a133e442e5c51176acb62845df434c25dce309c4ab937aa9e9242e845131",
-        "b84b9e0bf4d3fcc0bcb216f9ac3d3cb7729e07859aaed94f35c046f0e0231ddf",
+        "4b493dc8517ba5d50a644d81f3cdb8a7f7686aed66e1bbf40954692ec95fa3bd",
+        "47c11d4819eebc923c422d560dd1c8dbbfd15d8dc15f45a71d178b4ce4be7525",
+        "d2cc79804b3317bcac2507ec2cf6d6a0a6fd23bdd11bcb9f93c1d641717b6114",
+        "2af888b5b82b166c33204e2f72029a63d286174f43ef5d0fab08a19b68893213",
+        "3c19b2217ecf3c9f20aa36999b95a4dcdcb854c9df89a60bd9f2ee8b090c0df9",
     ];
     assert_eq!(roots, frozen);
 }

@@ -2,8 +2,8 @@
 
 use ledger::{Applied, Canonical, Ledger, RoundOpen};
 use wire::{
-    Action, Attestation, Block, Charter, Commitment, Hash, Identity, NumericProfile, OperatorCertificate, PeerId,
-    Receipt, Release, RunId, Signed, StageTerms, Transaction, Verified,
+    Action, Attestation, Block, Charter, Commitment, Hash, Identity, LinkWishes, NumericProfile, OperatorCertificate,
+    PeerId, Receipt, Release, RunId, Signed, StageTerms, Transaction, Verified,
 };
 
 /// Time of a round in microseconds.
@@ -28,7 +28,7 @@ pub(crate) fn charter(validator: &Identity) -> Charter {
         recipe: Hash::of(b"recipe"),
         data: Hash::of(b"data"),
         tokenizer: Hash::of(b"tokenizer"),
-        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: 1000, weight: 1 }],
+        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: 1000, weight: 1, coarser_max: 0 }],
         profile: NumericProfile::F32Fma,
         rounds: 3,
         units_per_round: 8,
@@ -43,7 +43,7 @@ pub(crate) fn charter(validator: &Identity) -> Charter {
 }
 
 pub(crate) fn stage_terms(stage: u8) -> StageTerms {
-    StageTerms { genesis_state: Hash::of(&[b'g', stage]), state_bytes: 1000, weight: 1 }
+    StageTerms { genesis_state: Hash::of(&[b'g', stage]), state_bytes: 1000, weight: 1, coarser_max: 0 }
 }
 
 impl World {
@@ -172,6 +172,7 @@ impl World {
             payload: Hash::derive("cairn test payload", &[&peer.id().0, &self.round().round.to_le_bytes()]),
             payload_bytes: 12_345,
             residual_root: Hash::of(b"residual"),
+            wishes: LinkWishes::default(),
             receipts: self.receipts(peer, units).into_iter().map(|receipt| peer.sign(receipt)).collect(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use learn::boundary::{BoundaryError, Precision};
+use learn::boundary::{BoundaryError, Precision, precision_of};
 use learn::pipeline::{MicroBatch, STAGE_SLOTS, StageWorker};
 use swarm::JobResult;
 use swarm::pipeline::{StageResult, StageTask, StageTaskKind, UnitDone};
@@ -41,8 +41,9 @@ impl Machine {
             .on_core(move || {
                 let recipe = &workload.recipe;
                 let batch = MicroBatch::derive(recipe, &workload.corpus, task.unit.0.0);
-                let precision = recipe.pipeline.map_or(Precision::F32, |pipeline| pipeline.precision);
-                let result = run(&mut replica.1, &batch, &task, precision);
+                let finest = recipe.pipeline.map_or(Precision::F32, |pipeline| pipeline.precision);
+                let (before, after) = (finest.coarser(task.coarser_before), finest.coarser(task.coarser_after));
+                let result = run(&mut replica.1, &batch, &task, (before, after));
                 Ok((replica, result))
             })
             .await?;
@@ -117,18 +118,34 @@ impl Machine {
     }
 }
 
-/// Runs a task on a replica.
-fn run(replica: &mut StageWorker, batch: &MicroBatch, task: &StageTask, precision: Precision) -> StageResult {
+/// Runs a task on a replica. Messages from and to the stages before and after have these precisions.
+fn run(
+    replica: &mut StageWorker,
+    batch: &MicroBatch,
+    task: &StageTask,
+    (before, after): (Precision, Precision),
+) -> StageResult {
     let outcome = match &task.kind {
-        StageTaskKind::Forward { input } => {
-            replica.forward(batch, input.as_deref(), precision).map(|output| StageResult::Forward { output })
-        }
-        StageTaskKind::Turn { input } => replica.turn(batch, input.as_deref(), precision, task.counted).map(|turn| {
-            StageResult::Turn { loss_micronats: (turn.loss * 1e6).round() as u64, gradient: turn.gradient }
+        StageTaskKind::Forward { input } => check(input.as_deref(), before)
+            .and_then(|input| replica.forward(batch, input, after).map(|output| StageResult::Forward { output })),
+        StageTaskKind::Turn { input } => check(input.as_deref(), before).and_then(|input| {
+            let turn = replica.turn(batch, input, before, task.counted)?;
+            let loss_micronats = (turn.loss * 1e6).round() as u64;
+            Ok(StageResult::Turn { loss_micronats, gradient: turn.gradient })
         }),
-        StageTaskKind::Backward { input, gradient, .. } => replica
-            .backward(batch, input.as_deref(), gradient, precision, task.counted)
-            .map(|gradient| StageResult::Backward { gradient }),
+        StageTaskKind::Backward { input, gradient, .. } => check(Some(gradient), after).and_then(|_| {
+            let gradient = replica.backward(batch, input.as_deref(), gradient, before, task.counted)?;
+            Ok(StageResult::Backward { gradient })
+        }),
     };
     outcome.unwrap_or_else(|error: BoundaryError| StageResult::Invalid { what: error.to_string() })
+}
+
+/// Checks that a message has the precision of its boundary in this round.
+fn check(message: Option<&[u8]>, expected: Precision) -> Result<Option<&[u8]>, BoundaryError> {
+    let Some(bytes) = message else { return Ok(None) };
+    match precision_of(bytes)? {
+        got if got == expected => Ok(message),
+        got => Err(BoundaryError::WrongPrecision { expected, got }),
+    }
 }

@@ -1,17 +1,19 @@
 //! Draws the state of the network from the peers' statuses, and keeps the curve and the samples.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use learn::boundary::{Codec, encoded_bytes};
+use learn::boundary::{Precision, encoded_bytes};
 use wire::{Hash, PeerId};
 
 use super::{Observed, SAMPLES_MAX, Summary, Watched};
 use crate::status::{PeerStatus, RoundReport};
 use crate::time::Spent;
 use crate::view::{
-    CurvePoint, FaultView, LedgerView, NetState, PeerActivity, PeerView, Phase, PipelineView, RunView, Sample,
-    TimeSplit,
+    BoundaryView, CurvePoint, FaultView, LedgerView, NetState, PeerActivity, PeerView, Phase, PipelineView, RunView,
+    Sample, TimeSplit,
 };
+use crate::workload::Workload;
 
 /// Rounds over which the speed is taken.
 const SPEED_ROUNDS: usize = 8;
@@ -34,6 +36,7 @@ pub(super) struct Picture {
     rounds_before: Option<usize>,
     started: Option<Instant>,
     finished_seconds: Option<f64>,
+    workload: Arc<Workload>,
 }
 
 impl Picture {
@@ -62,7 +65,7 @@ impl Picture {
             time: TimeSplit::default(),
             state_root: None,
             release: charter.release,
-            pipeline: pipeline(watched),
+            pipeline: pipeline(&watched.workload, watched.link.as_ref(), &[]),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let kept = NetState {
@@ -83,6 +86,7 @@ impl Picture {
             rounds_before: None,
             started: None,
             finished_seconds: None,
+            workload: watched.workload.clone(),
         }
     }
 
@@ -229,8 +233,13 @@ impl Picture {
             compression: figures.compression,
             time: spent.split(),
             state_root: self.state_root(&statuses[0]),
+            pipeline: pipeline(&self.workload, self.link(), &ledger.coarser),
             ..self.run.clone()
         }
+    }
+
+    fn link(&self) -> Option<&String> {
+        self.run.pipeline.as_ref().and_then(|pipeline| pipeline.link.as_ref())
     }
 
     /// The root of the newest state: of several stages that over all of them.
@@ -322,8 +331,7 @@ fn faults(statuses: &[PeerStatus]) -> Vec<FaultView> {
     all
 }
 
-fn pipeline(watched: &Watched) -> Option<PipelineView> {
-    let workload = &watched.workload;
+fn pipeline(workload: &Workload, link: Option<&String>, coarser: &[u8]) -> Option<PipelineView> {
     let settings = workload.recipe.pipeline?;
     let columns = workload.shape(0)?.columns();
     let layers = (0..workload.stages_len()).filter_map(|stage| {
@@ -332,11 +340,16 @@ fn pipeline(watched: &Watched) -> Option<PipelineView> {
     });
     // A message's header belongs to its tokens, too.
     let tokens = workload.recipe.batch.sequences * workload.recipe.batch.tokens;
+    let boundary = |precision: Precision| BoundaryView {
+        precision: precision.name().to_owned(),
+        bytes_per_token: encoded_bytes(precision, tokens, columns) as f64 / tokens as f64,
+    };
+    let precisions = workload.precisions(coarser).into_iter();
     Some(PipelineView {
         layers: layers.collect(),
-        codec: Codec { space: settings.space, precision: settings.precision }.to_string(),
-        bytes_per_token: encoded_bytes(settings.precision, tokens, columns) as f64 / tokens as f64,
-        link: watched.link.clone(),
+        codec: settings.codec().to_string(),
+        boundaries: precisions.map(boundary).collect(),
+        link: link.cloned(),
     })
 }
 

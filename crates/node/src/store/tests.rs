@@ -1,6 +1,6 @@
 use super::*;
 use crate::store::file::write_sealed;
-use wire::{Attestation, BlockHeader, Commitment, Identity, UnitId};
+use wire::{Attestation, BlockHeader, Commitment, Identity, LinkWishes, UnitId};
 
 fn run() -> RunId {
     RunId(Hash::of(b"run"))
@@ -35,7 +35,14 @@ fn receipt(counter: u64) -> Receipt {
 fn commit(who: &Identity, counter: u64) -> Signed<Transaction> {
     let hash = Hash::of(b"payload");
     let receipts = vec![who.sign(receipt(counter))];
-    let commitment = Commitment { round: counter, payload: hash, payload_bytes: 1, residual_root: hash, receipts };
+    let commitment = Commitment {
+        round: counter,
+        payload: hash,
+        payload_bytes: 1,
+        residual_root: hash,
+        wishes: LinkWishes::default(),
+        receipts,
+    };
     who.sign(Transaction { run: run(), action: Action::Commit(commitment) })
 }
 

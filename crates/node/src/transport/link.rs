@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use iroh::endpoint::{Connection, ReadExactError, RecvStream, SendStream, VarInt};
@@ -32,7 +32,7 @@ pub(super) enum LinkEvent {
     /// Somebody connected.
     Accepted(Connection),
     /// A message arrived; the permit holds its share of the inbound bytes.
-    Message { from: PeerId, link: u64, message: Box<Message>, permit: OwnedSemaphorePermit },
+    Message { from: PeerId, link: u64, message: Box<Message>, took_us: u64, permit: OwnedSemaphorePermit },
     /// A frame is no message.
     Undecodable { from: PeerId, link: u64, error: String },
     /// The connection is over.
@@ -178,15 +178,18 @@ impl Reader {
     async fn read_message(&self, stream: &mut RecvStream, length: usize) -> Result<(), String> {
         let permits = u32::try_from(length.clamp(1, BYTES_INBOUND_MAX)).expect("a frame fits in a u32");
         let permit = self.inbound_bytes.clone().acquire_many_owned(permits).await.map_err(|error| error.to_string())?;
+        let began = Instant::now();
         let mut body = Vec::with_capacity(length.min(READ_BYTES));
         while body.len() < length {
             let start = body.len();
             body.resize(length.min(start + READ_BYTES), 0);
             stream.read_exact(&mut body[start..]).await.map_err(|error| error.to_string())?;
         }
+        let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         match wire::decode::<Message>(&body) {
             Ok(message) => {
-                let event = LinkEvent::Message { from: self.peer, link: self.link, message: Box::new(message), permit };
+                let (from, link, message) = (self.peer, self.link, Box::new(message));
+                let event = LinkEvent::Message { from, link, message, took_us, permit };
                 self.events.send(event).await.map_err(|_| "the transport is gone".to_owned())
             }
             Err(error) => {

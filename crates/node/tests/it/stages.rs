@@ -15,7 +15,7 @@ use node::offline::Saved;
 use node::replay::{RecordedRound, ReplayError};
 use node::store::{Store, StoreError};
 use node::view::Phase;
-use node::{Cluster, ClusterConfig, Outcome, Workload};
+use node::{Cluster, ClusterConfig, LinkSpec, Outcome, Workload};
 use swarm::pipeline::UnitDone;
 use tensor::Profile;
 use wire::{Action, Block, Commitment, Hash, PeerId, UnitId};
@@ -35,15 +35,16 @@ fn staged(home: &Path, peers: usize, workload: Arc<Workload>) -> ClusterConfig {
 }
 
 /// Passes a unit through all stages, as the run did; returns what each stage did with it.
-fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision) -> Vec<UnitDone> {
+fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precisions: &[Precision]) -> Vec<UnitDone> {
     let hash = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or_else(Hash::default, |bytes| Hash::of(bytes));
     let last = workers.len() - 1;
     let mut inputs: Vec<Option<Vec<u8>>> = vec![None];
-    for worker in &mut workers[..last] {
+    for (worker, precision) in workers[..last].iter_mut().zip(precisions) {
         let input = inputs.last().unwrap().clone();
-        inputs.push(Some(worker.forward(batch, input.as_deref(), precision).unwrap()));
+        inputs.push(Some(worker.forward(batch, input.as_deref(), *precision).unwrap()));
     }
-    let Turn { loss, gradient } = workers[last].turn(batch, inputs[last].as_deref(), precision, true).unwrap();
+    let Turn { loss, gradient } =
+        workers[last].turn(batch, inputs[last].as_deref(), precisions[last - 1], true).unwrap();
     let mut done = vec![UnitDone {
         index: 0,
         unit: UnitId(Hash(batch.unit)),
@@ -57,6 +58,8 @@ fn replay(workers: &mut [StageWorker], batch: &MicroBatch, precision: Precision)
     for place in (0..last).rev() {
         let from = gradient.take().unwrap();
         let input = inputs[place].clone();
+        // The first stage gives nothing back.
+        let precision = place.checked_sub(1).map_or(Precision::F32, |before| precisions[before]);
         let to = workers[place].backward(batch, input.as_deref(), &from, precision, true).unwrap();
         done.push(UnitDone {
             input: hash(&input),
@@ -93,7 +96,6 @@ pub(crate) fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> 
     blocks.iter().for_each(|block| drop(ledger.apply(block).unwrap()));
     let (recipe, corpus) = (&workload.recipe, &workload.corpus);
     let ctx = recipe.context(1);
-    let precision = recipe.pipeline.unwrap().precision;
     let shapes = StageShape::all(recipe);
     let parts = shapes[0].token_parts();
     let mut states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, recipe, shape)).collect();
@@ -101,6 +103,7 @@ pub(crate) fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> 
     let mut replayed = 0;
     for round in 0..charter.rounds {
         let set = ledger.committed(round).unwrap();
+        let precisions = workload.precisions(&set.coarser);
         let roots: Vec<Hash> =
             shapes.iter().zip(&states).map(|(shape, state)| Hash(state.root(recipe, shape))).collect();
         assert_eq!(set.state_in, roots, "the roots before round {round}");
@@ -118,7 +121,7 @@ pub(crate) fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> 
             for receipt in &commitment.receipts {
                 let receipt = &receipt.body;
                 let batch = MicroBatch::derive(recipe, corpus, receipt.unit.0.0);
-                let done = replay(&mut workers, &batch, precision)[usize::from(receipt.stage)];
+                let done = replay(&mut workers, &batch, &precisions)[usize::from(receipt.stage)];
                 assert_eq!(receipt.data_root, Hash(batch.data_root));
                 assert_eq!(receipt.trace_root, done.trace_root(), "what came into stage {}", receipt.stage);
                 assert_eq!(receipt.output_root, done.output_root(), "what stage {} gave", receipt.stage);
@@ -246,4 +249,36 @@ async fn a_killed_replica_costs_no_unit_and_no_root() {
     }
     let gone = RecordedRound::open(&saved, workload, Some(2)).unwrap_err();
     assert!(matches!(gone, ReplayError::NoState { round: 2, held } if held.contains(&0) && held.contains(&7)));
+}
+
+/// Rounds that the test of links takes at most.
+const LINK_ROUNDS: u64 = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_become_smaller_on_slow_links_and_larger_on_fast_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut recipe = workload(2, Space::Full, Precision::F32, Profile::F32Fma).recipe.clone();
+    recipe.pipeline.as_mut().unwrap().coarsest = Some(Precision::Int8);
+    recipe.rounds = LINK_ROUNDS;
+    let workload = Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap());
+    let (fast, slow): (LinkSpec, LinkSpec) = ("1G/1G".parse().unwrap(), "2M/2M".parse().unwrap());
+    let config = ClusterConfig { link: Some(fast), ..staged(directory.path(), 4, workload.clone()) };
+    let cluster = Cluster::start(config).await.unwrap();
+    let set = |link: LinkSpec| {
+        let network = cluster.network().unwrap();
+        cluster.members().iter().for_each(|member| assert!(network.set(member.id(), link)));
+    };
+    wait(&cluster, "two rounds", |status| status.totals.rounds >= 2).await;
+    assert_eq!(cluster.members()[0].status().borrow().coarser, [0], "the recipe's precision suffices");
+    set(slow);
+    wait(&cluster, "int8", |status| status.coarser == [2]).await;
+    let boundary = cluster.state().run.unwrap().pipeline.unwrap().boundaries[0].clone();
+    assert!(["bf16", "int8"].contains(&boundary.precision.as_str()), "{boundary:?}");
+    set(fast);
+    wait(&cluster, "f32 again", |status| status.coarser == [0]).await;
+    let summary = finish(&cluster).await;
+    assert_eq!(summary.tokens, workload.recipe.total_tokens(), "a unit was lost");
+    assert!(cluster.state().faults.is_empty(), "{:?}", cluster.state().faults);
+    cluster.shutdown().await;
+    recompute(directory.path(), &workload, LINK_ROUNDS * 8 * 2);
 }

@@ -43,9 +43,9 @@ async fn messages_arrive_in_order_both_ways_and_are_counted() {
         b.send(alice, &hello(1000 + height));
     }
     for height in 0..100 {
-        let TransportEvent::Received { from, message } = next(&mut b).await else { panic!("not a message") };
+        let TransportEvent::Received { from, message, .. } = next(&mut b).await else { panic!("not a message") };
         assert_eq!((from, *message), (alice, hello(height)));
-        let TransportEvent::Received { from, message } = next(&mut a).await else { panic!("not a message") };
+        let TransportEvent::Received { from, message, .. } = next(&mut a).await else { panic!("not a message") };
         assert_eq!((from, *message), (bob, hello(1000 + height)));
     }
     let bytes = 100 * (4 + wire::encode(&hello(0)).len() as u64);
@@ -176,7 +176,7 @@ async fn a_restarted_peer_replaces_its_old_connection() {
     // The old connection may be noticed as closed first, or be replaced: either way it ends connected to the new one.
     again.send(alice, &hello(5));
     loop {
-        if let TransportEvent::Received { from, message } = next(&mut a).await {
+        if let TransportEvent::Received { from, message, .. } = next(&mut a).await {
             assert_eq!((from, *message), (bob, hello(5)));
             break;
         }

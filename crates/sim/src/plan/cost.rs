@@ -105,7 +105,7 @@ impl Shape {
         self.model.validate()?;
         let Self { codec, stages, .. } = *self;
         let compression = Compression { chunk: 4096, keep: self.keep, beta: 0.95 };
-        let pipeline = Some(Pipeline { stages, space: codec.space, precision: codec.precision });
+        let pipeline = Some(Pipeline { stages, space: codec.space, precision: codec.precision, coarsest: None });
         // Not validated: recipes that run stop at 2^32 parameters, and this one is for its arithmetic only.
         let recipe = Recipe { model: self.model, batch: self.batch, compression, pipeline, ..Recipe::default_run() };
         StageShape::all(&recipe).iter().map(|shape| self.cost(&recipe, shape)).collect()

@@ -38,9 +38,9 @@ pub(crate) struct Found {
 /// The codecs that are tried, the most exact first. Learned bases have an eighth of the width.
 pub(crate) fn codecs(model: &Config) -> Vec<Codec> {
     let full = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4];
-    let full = full.map(|precision| Codec { space: Space::Full, precision });
+    let full = full.map(|precision| Codec { space: Space::Full, precision, coarsest: None });
     let space = Space::Projector { rank: (model.width / 8).max(1), rate: BASIS_RATE };
-    let learned = [Precision::Int8, Precision::Int4].map(|precision| Codec { space, precision });
+    let learned = [Precision::Int8, Precision::Int4].map(|precision| Codec { space, precision, coarsest: None });
     full.into_iter().chain(learned).collect()
 }
 

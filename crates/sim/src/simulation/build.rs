@@ -76,6 +76,7 @@ fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
             genesis_state: trainer::genesis_state(config.seed),
             state_bytes: config.state_bytes,
             weight: 1,
+            coarser_max: 0,
         }],
         profile: NumericProfile::F32Fma,
         rounds: config.rounds,

@@ -8,6 +8,7 @@ use wire::{Hash, Message, PeerId, RefusalReason, StageRefusal, StageReply};
 use super::claims::Claims;
 use super::config::{PipelineConfig, REFUSALS_PER_WINDOW_MAX};
 use super::fault::StageFault;
+use super::gauge::Gauge;
 use super::item::{Item, Key, Step};
 use super::routing::Routes;
 use super::signals::{PipelineCounts, PipelineOutput, RoundView};
@@ -67,6 +68,7 @@ pub(crate) struct Open {
     /// Units added up, in order.
     pub(crate) done: Vec<UnitDone>,
     pub(crate) counting: Counting,
+    pub(crate) gauge: Gauge,
     sequence: u64,
 }
 
@@ -86,6 +88,7 @@ impl Open {
             refusals: BTreeMap::new(),
             done: Vec::new(),
             counting,
+            gauge: Gauge::default(),
             sequence: 0,
         }
     }

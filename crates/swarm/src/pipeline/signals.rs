@@ -22,6 +22,8 @@ pub struct RoundView {
     pub members: Vec<Vec<PeerId>>,
     /// Tokens of one unit, at least 1.
     pub unit_tokens: u64,
+    /// How many steps smaller than the recipe says the numbers are between each stage and the next; 0 beyond its end.
+    pub coarser: Vec<u8>,
     /// Whether an own commitment to this round exists already, from an earlier life: nothing more is counted.
     pub sealed: bool,
 }
@@ -57,6 +59,13 @@ pub enum PipelineInput {
         from: PeerId,
         /// The refusal.
         refusal: StageRefusal,
+    },
+    /// How long the bytes of a call or a reply took, from the first to the last; just before the message itself.
+    Carried {
+        /// The stage that the message names: the own of a call, the next of a reply.
+        stage: u16,
+        /// How long, in microseconds.
+        took_us: u64,
     },
     /// A task ended.
     Computed {

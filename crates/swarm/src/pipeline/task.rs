@@ -22,6 +22,10 @@ pub struct StageTask {
     /// Whether the gradient of the stage's parameters is added to the round's sum. Otherwise it is thrown away: another
     /// replica's is in a block already. Of no meaning for a forward pass.
     pub counted: bool,
+    /// How many steps smaller than the recipe says the numbers are that come from and go to the stage before.
+    pub coarser_before: u8,
+    /// As `coarser_before`, of the stage after.
+    pub coarser_after: u8,
     /// What to compute.
     pub kind: StageTaskKind,
 }

@@ -48,8 +48,19 @@ impl Open {
         };
         let counted = counts && item.step == Step::Adding;
         self.running = Some((id, key, counted));
+        self.gauge.begin(now);
         let unit = self.view.units[key.0 as usize];
-        out.push(PipelineOutput::Compute(StageTask { id, round: self.view.round, index: key.0, unit, counted, kind }));
+        let coarser = |boundary: Option<usize>| boundary.and_then(|at| self.view.coarser.get(at)).copied().unwrap_or(0);
+        out.push(PipelineOutput::Compute(StageTask {
+            id,
+            round: self.view.round,
+            index: key.0,
+            unit,
+            counted,
+            coarser_before: coarser(self.stage().checked_sub(1)),
+            coarser_after: coarser(Some(self.stage())),
+            kind,
+        }));
     }
 
     /// When a failed task may be tried again.
@@ -68,6 +79,7 @@ impl Open {
         out: &mut Vec<PipelineOutput>,
     ) {
         let Some((_, key, counted)) = self.running.take_if(|(id, _, _)| *id == task) else { return };
+        self.gauge.end(matches!(result, StageResult::Turn { .. } | StageResult::Backward { .. }), now);
         let current = |item: &&mut Item| item.step == Step::Adding || item.forward == Some(task);
         let Some(item) = self.items.get_mut(&key).filter(current) else {
             // Given up while it ran forward, and perhaps begun anew.

@@ -1,12 +1,15 @@
 //! What a validator, and the members of a stage, do with payloads where the charter splits the weights.
 
 use swarm::{FaultKind, HaltReason, Input, Output};
-use wire::{Action, Commitment, Hash, Identity, Message, Receipt, Release, Signed, StageTerms, Transaction};
+use wire::{
+    Action, Commitment, Hash, Identity, LinkWishes, Message, Receipt, Release, Signed, StageTerms, Transaction,
+};
 
 use crate::world::{PAYLOAD_BYTES, STATE_BYTES, World, charter, identity, sends};
 
 fn split_charter(peers: usize) -> wire::Charter {
-    let stage = |name: &[u8]| StageTerms { genesis_state: Hash::of(name), state_bytes: STATE_BYTES, weight: 1 };
+    let stage =
+        |name: &[u8]| StageTerms { genesis_state: Hash::of(name), state_bytes: STATE_BYTES, weight: 1, coarser_max: 0 };
     wire::Charter { stages: vec![stage(b"first"), stage(b"second")], release: Release::Split, ..charter(peers, 3) }
 }
 
@@ -39,7 +42,14 @@ fn commitment(world: &World, signer: &Identity, payload: &[u8]) -> Signed<Transa
     };
     let receipts = (0..open.units).map(|index| signer.sign(receipt(index))).collect();
     let (payload, residual_root) = (Hash::of(payload), Hash::of(b"residual"));
-    let commitment = Commitment { round: 0, payload, payload_bytes: PAYLOAD_BYTES, residual_root, receipts };
+    let commitment = Commitment {
+        round: 0,
+        payload,
+        payload_bytes: PAYLOAD_BYTES,
+        residual_root,
+        wishes: LinkWishes::default(),
+        receipts,
+    };
     signer.sign(Transaction { run: ledger.run(), action: Action::Commit(commitment) })
 }
 

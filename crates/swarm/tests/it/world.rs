@@ -27,7 +27,12 @@ pub(crate) fn charter(peers: usize, rounds: u64) -> Charter {
         recipe: Hash::default(),
         data: Hash::default(),
         tokenizer: Hash::default(),
-        stages: vec![StageTerms { genesis_state: Hash::of(b"genesis"), state_bytes: STATE_BYTES, weight: 1 }],
+        stages: vec![StageTerms {
+            genesis_state: Hash::of(b"genesis"),
+            state_bytes: STATE_BYTES,
+            weight: 1,
+            coarser_max: 0,
+        }],
         profile: NumericProfile::F32Fma,
         rounds,
         units_per_round: u32::try_from(peers).unwrap(),

@@ -25,7 +25,7 @@ fn refused<T: Wire + std::fmt::Debug>(value: &T) -> &'static str {
 #[test]
 fn a_charter_keeps_its_rules() {
     type Case = (&'static str, fn(&mut Charter));
-    let cases: [Case; 22] = [
+    let cases: [Case; 23] = [
         ("name must have", |charter| charter.name.clear()),
         ("name must have", |charter| charter.name = "x".repeat(65)),
         ("validators must be 1 to 100", |charter| charter.validators.clear()),
@@ -37,6 +37,7 @@ fn a_charter_keeps_its_rules() {
         ("stages must be 1 to 256", |charter| charter.stages.clear()),
         ("stages must be 1 to 256", |charter| charter.stages = vec![charter.stages[0]; STAGES_MAX + 1]),
         ("weight of each stage", |charter| charter.stages[1].weight = 0),
+        ("coarser_max of the last", |charter| charter.stages[1].coarser_max = 1),
         ("rounds must", |charter| charter.rounds = 0),
         ("units_per_round must", |charter| charter.units_per_round = 0),
         ("unit_tokens must", |charter| charter.unit_tokens = 0),
@@ -50,7 +51,7 @@ fn a_charter_keeps_its_rules() {
         ("open_after must name", |charter| charter.release = Release::OpenAfter { rounds: charter.rounds + 1 }),
         ("split needs at least 2 stages", |charter| {
             charter.release = Release::Split;
-            charter.stages.truncate(1);
+            charter.stages.remove(0);
         }),
         ("unit_tokens must be below 2^64", |charter| charter.unit_tokens = u64::MAX),
     ];

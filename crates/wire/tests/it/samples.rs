@@ -3,8 +3,9 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt, RefusalReason, Release,
-    RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt,
+    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms,
+    Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -31,8 +32,8 @@ pub(crate) fn charter() -> Charter {
         data: hash(0x12),
         tokenizer: hash(0x13),
         stages: vec![
-            StageTerms { genesis_state: hash(0x14), state_bytes: 0x0102_0304_0506_0708, weight: 2 },
-            StageTerms { genesis_state: hash(0x15), state_bytes: 9, weight: 3 },
+            StageTerms { genesis_state: hash(0x14), state_bytes: 0x0102_0304_0506_0708, weight: 2, coarser_max: 1 },
+            StageTerms { genesis_state: hash(0x15), state_bytes: 9, weight: 3, coarser_max: 0 },
         ],
         profile: NumericProfile::F32Fma,
         rounds: 40,
@@ -75,6 +76,7 @@ pub(crate) fn commitment() -> Commitment {
         payload: hash(0x31),
         payload_bytes: 65_536,
         residual_root: hash(0x32),
+        wishes: LinkWishes { before: LinkWish::Coarser, after: LinkWish::Finer },
         receipts: vec![worker().sign(receipt(5)), worker().sign(receipt(1))],
     }
 }

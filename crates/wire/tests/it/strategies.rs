@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
-    InferenceRefusal, Message, NumericProfile, OperatorCertificate, PeerId, Receipt, RefusalReason, Release, RoundTime,
-    RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply, StageTerms, Transaction, UnitId,
+    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PeerId, Receipt,
+    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply,
+    StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -34,12 +35,17 @@ fn signed<T: std::fmt::Debug + Clone>(body: impl Strategy<Value = T>) -> impl St
 pub(crate) fn charter() -> impl Strategy<Value = Charter> {
     let texts = ("[a-zA-Zäß ]{1,16}", prop::collection::btree_set(peer(), 1..8));
     let hashes = (hash(), hash(), hash());
-    let stage = (hash(), any::<u64>(), 1u32..).prop_map(|(genesis_state, state_bytes, weight)| StageTerms {
+    let stage = (hash(), any::<u64>(), 1u32.., 0u8..4);
+    let stage = stage.prop_map(|(genesis_state, state_bytes, weight, coarser_max)| StageTerms {
         genesis_state,
         state_bytes,
         weight,
+        coarser_max,
     });
-    let stages = prop::collection::vec(stage, 1..=4);
+    let stages = prop::collection::vec(stage, 1..=4).prop_map(|mut stages| {
+        stages.last_mut().expect("at least one").coarser_max = 0;
+        stages
+    });
     let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
     let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 18, 1u32..=16_384);
     let limits = (1u32.., (1u64..1 << 40, 0u64..1 << 40), 0u64..1 << 40);
@@ -106,12 +112,15 @@ fn commitment() -> impl Strategy<Value = Commitment> {
         }
         receipts
     });
-    (any::<u64>(), hash(), 1u64..=4 << 30, hash(), receipts).prop_map(
-        |(round, payload, payload_bytes, residual_root, receipts)| Commitment {
+    let wish = || prop_oneof![Just(LinkWish::Keep), Just(LinkWish::Coarser), Just(LinkWish::Finer)];
+    let wishes = (wish(), wish()).prop_map(|(before, after)| LinkWishes { before, after });
+    (any::<u64>(), hash(), 1u64..=4 << 30, hash(), wishes, receipts).prop_map(
+        |(round, payload, payload_bytes, residual_root, wishes, receipts)| Commitment {
             round,
             payload,
             payload_bytes,
             residual_root,
+            wishes,
             receipts,
         },
     )

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wire::{Hash, Receipt, Signed};
+use wire::{Commitment, Hash, LinkWishes};
 
 use crate::accounts::chain;
 use crate::ledger::round::Entry;
@@ -19,6 +19,8 @@ pub(crate) struct Committed {
     pub(crate) lowest: u32,
     /// Whether the peer committed to this round before, in another stage.
     pub(crate) again: bool,
+    /// What it wishes about the links.
+    pub(crate) wishes: LinkWishes,
 }
 
 /// The commitments of a round in the order of their acceptance, and what they claim.
@@ -71,15 +73,16 @@ impl Commitments {
     pub(crate) fn push(
         &mut self,
         entry: Entry,
-        receipts: &[Signed<Receipt>],
+        commitment: &Commitment,
         receipts_root: Hash,
         earlier: Option<usize>,
     ) -> usize {
         let receipts_root = earlier.map_or(receipts_root, |place| self.accepted[place].receipts_root);
-        let mut committed = Committed { entry, receipts_root, paid: 0, lowest: u32::MAX, again: earlier.is_some() };
+        let (wishes, again) = (commitment.wishes, earlier.is_some());
+        let mut committed = Committed { entry, receipts_root, paid: 0, lowest: u32::MAX, again, wishes };
         let claims = &mut self.stages[usize::from(entry.stage)];
         claims.commitments += 1;
-        for receipt in receipts.iter().map(|receipt| &receipt.body) {
+        for receipt in commitment.receipts.iter().map(|receipt| &receipt.body) {
             if claims.claim(receipt.index) {
                 committed.receipts_root = chain(committed.receipts_root, receipt);
                 committed.paid += 1;

@@ -174,6 +174,7 @@ impl World {
             }
         }
         let view = RoundView {
+            coarser: Vec::new(),
             round: 0,
             stage: 0,
             state_root: Hash::default(),
