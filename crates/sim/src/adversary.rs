@@ -2,11 +2,17 @@
 
 mod copycat;
 mod divergent;
+mod falsifier;
+mod flooder;
 mod forger;
 mod garbage;
+mod misshaper;
+mod replayer;
+mod silent;
 mod stale;
 
 use ledger::Ledger;
+use swarm::pipeline::StageResult;
 use wire::{Action, Commitment, Identity, Message, Receipt, RunId, Signed, Transaction};
 
 use crate::events::Parcel;
@@ -25,11 +31,24 @@ pub enum Adversary {
     Divergent,
     /// Sends bytes that are no messages.
     Garbage,
+    /// In a run of several stages: gives other outputs and gradients than it should, of the right shape.
+    Falsifier,
+    /// In a run of several stages: gives outputs and gradients of no shape that a stage could use.
+    Misshaper,
+    /// In a run of several stages: takes calls and never answers.
+    Silent,
+    /// In a run of several stages: repeats calls and replies of earlier rounds.
+    Replayer,
+    /// In a run of several stages: sends everything many times.
+    Flooder,
 }
 
 impl Adversary {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Copycat, Self::Stale, Self::Forger, Self::Divergent, Self::Garbage];
+    /// Those that lie in what is signed or framed.
+    pub const SIGNERS: [Self; 5] = [Self::Copycat, Self::Stale, Self::Forger, Self::Divergent, Self::Garbage];
+
+    /// Those that lie to their neighbours in a run of several stages.
+    pub const NEIGHBOURS: [Self; 5] = [Self::Falsifier, Self::Misshaper, Self::Silent, Self::Replayer, Self::Flooder];
 
     /// Its name, as on the command line.
     pub fn name(self) -> &'static str {
@@ -39,25 +58,48 @@ impl Adversary {
             Self::Forger => "forger",
             Self::Divergent => "divergent",
             Self::Garbage => "garbage",
+            Self::Falsifier => "falsifier",
+            Self::Misshaper => "misshaper",
+            Self::Silent => "silent",
+            Self::Replayer => "replayer",
+            Self::Flooder => "flooder",
         }
     }
 
     /// The kind with a name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|adversary| adversary.name() == name)
+        Self::SIGNERS.into_iter().chain(Self::NEIGHBOURS).find(|adversary| adversary.name() == name)
     }
 
-    /// What this adversary sends where an honest peer would send `message`; nothing to keep silent.
-    pub(crate) fn twist(self, liar: &Liar<'_>, message: Message, draw: &mut Random) -> Option<Parcel> {
-        let message = match (self, message) {
-            (Self::Garbage, message) => return Some(garbage::twist(&message, draw)),
-            (Self::Copycat, Message::Submit(transaction)) => copycat::twist(liar, transaction)?,
-            (Self::Stale, Message::Submit(transaction)) => stale::twist(liar, transaction),
-            (Self::Forger, Message::Submit(transaction)) => forger::twist(liar, transaction, draw),
-            (Self::Divergent, Message::Submit(transaction)) => divergent::twist(liar, transaction),
-            (_, message) => return Some(Parcel::Message(Box::new(message))),
-        };
-        Some(Parcel::Message(Box::new(Message::Submit(message))))
+    /// What this adversary gives where its stage's trainer computed `result`.
+    pub(crate) fn falsify(self, result: StageResult) -> StageResult {
+        if self == Self::Falsifier { falsifier::falsify(result) } else { result }
+    }
+
+    /// What this adversary sends where an honest peer would send `message`; `memory` is what it keeps to say later.
+    pub(crate) fn twist(
+        self,
+        liar: &Liar<'_>,
+        message: Message,
+        memory: &mut Vec<Message>,
+        draw: &mut Random,
+    ) -> Vec<Parcel> {
+        let parcel = |message| Parcel::Message(Box::new(message));
+        let submit = |transaction| vec![parcel(Message::Submit(transaction))];
+        match (self, message) {
+            (Self::Garbage, message) => vec![garbage::twist(&message, draw)],
+            (Self::Copycat, Message::Submit(transaction)) => {
+                copycat::twist(liar, transaction).map_or_else(Vec::new, submit)
+            }
+            (Self::Stale, Message::Submit(transaction)) => submit(stale::twist(liar, transaction)),
+            (Self::Forger, Message::Submit(transaction)) => submit(forger::twist(liar, transaction, draw)),
+            (Self::Divergent, Message::Submit(transaction)) => submit(divergent::twist(liar, transaction)),
+            (Self::Misshaper, message) => vec![parcel(misshaper::twist(message, draw))],
+            (Self::Silent, message) => silent::twist(message).map(parcel).into_iter().collect(),
+            (Self::Replayer, message) => replayer::twist(message, memory).into_iter().map(parcel).collect(),
+            (Self::Flooder, message) => flooder::twist(message).into_iter().map(parcel).collect(),
+            (_, message) => vec![parcel(message)],
+        }
     }
 }
 

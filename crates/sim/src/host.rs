@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use swarm::{Job, JobId, JobResult, ModelPoint, Peer, PeerConfig, Time, TimeoutReason};
-use wire::{Hash, Identity, PeerId};
+use swarm::pipeline::{PipelineCounts, StageResult, StageTask, UnitDone};
+use swarm::{Entry, Job, JobId, JobResult, ModelPoint, Peer, PeerConfig, Time, TimeoutReason, UnitAssignment};
+use wire::{Hash, Identity, Message, PeerId};
 
 use crate::adversary::Adversary;
 use crate::checks::Violation;
 use crate::disk::Disk;
+use crate::trainer::stage::Sum;
 use crate::trainer::{self, Pending};
 
 /// Ticks of one host within [`TICKS_WINDOW_US`] after which the peer is found to spin.
@@ -47,6 +49,14 @@ pub(crate) struct Host {
     pub(crate) cancelled: BTreeMap<JobId, Job>,
     pub(crate) transfers: BTreeMap<Hash, Transfer>,
     pub(crate) tick_at: Option<Time>,
+    /// Until when it does nothing.
+    pub(crate) asleep_until: Time,
+    /// What it added up in its stage.
+    sum: Sum,
+    /// What an adversary remembers to say again.
+    pub(crate) memory: Vec<Message>,
+    /// What the pipelines of its lives before counted.
+    past: PipelineCounts,
     ticks: (Time, u32),
 }
 
@@ -67,6 +77,10 @@ impl Host {
             cancelled: BTreeMap::new(),
             transfers: BTreeMap::new(),
             tick_at: None,
+            asleep_until: Time::default(),
+            sum: Sum::default(),
+            memory: Vec::new(),
+            past: PipelineCounts::default(),
             ticks: (Time::default(), 0),
         }
     }
@@ -74,6 +88,22 @@ impl Host {
     /// Whether the host follows the protocol.
     pub(crate) fn is_honest(&self) -> bool {
         self.adversary.is_none()
+    }
+
+    /// The stage in which it takes part.
+    pub(crate) fn stage(&self) -> u16 {
+        self.config.stage
+    }
+
+    /// Whether it is up and not asleep.
+    pub(crate) fn is_awake(&self, now: Time) -> bool {
+        self.peer.is_some() && self.asleep_until <= now
+    }
+
+    /// What the pipelines of all its lives counted.
+    pub(crate) fn pipeline_counts(&self) -> PipelineCounts {
+        let pipeline = self.peer.as_ref().and_then(Peer::pipeline);
+        pipeline.map_or(self.past, |pipeline| add(self.past, pipeline.counts()))
     }
 
     /// The host's clock.
@@ -93,14 +123,17 @@ impl Host {
         self.cancelled.clear();
         self.transfers.clear();
         self.tick_at = None;
+        self.asleep_until = Time::default();
         let (config, identity, restored) = (self.config.clone(), self.identity.clone(), self.disk.restored());
         self.peer = Some(Peer::new(config, identity, restored, self.clock(now)));
     }
 
     /// Drops everything but the disk.
     pub(crate) fn crash(&mut self) {
+        self.past = self.pipeline_counts();
         self.life += 1;
         self.peer = None;
+        self.sum = Sum::default();
     }
 
     /// Counts a tick, to find a peer that asks to be called again and again without need.
@@ -117,7 +150,7 @@ impl Host {
     pub(crate) fn job_us(&self, job: &Job) -> u64 {
         match job {
             Job::Work { units, .. } => self.unit_us.saturating_mul(units.len() as u64),
-            Job::Stage(_) => self.unit_us,
+            Job::Stage(task) => self.unit_us.saturating_mul(trainer::stage::thirds(task)) / 3,
             Job::Contribute { .. } | Job::OuterStep { .. } => 50_000,
             Job::LoadState { .. } => 100_000,
         }
@@ -137,11 +170,11 @@ impl Host {
     pub(crate) fn do_job(
         &mut self,
         job: &Job,
-        genesis: Hash,
         payload_bytes: u64,
         sent: impl Fn(&Pending) -> bool,
     ) -> Result<JobResult, Violation> {
-        let unit_tokens = self.config.charter.body.unit_tokens;
+        let terms = &self.config.charter.body;
+        let (unit_tokens, genesis) = (terms.unit_tokens, terms.stages[usize::from(self.stage())].genesis_state);
         let result = match job {
             Job::Work { round, state_root, units } => {
                 self.expect_model(ModelPoint { round: *round, state_root: *state_root })?;
@@ -151,20 +184,25 @@ impl Host {
                 let (payload, residual_root) = (pending.payload, pending.residual_root);
                 JobResult::Worked { round: *round, units, payload, payload_bytes, residual_root }
             }
-            Job::Stage(_) | Job::Contribute { .. } => return Err(self.bad_job("a stage's job in a run of one stage")),
+            Job::Stage(task) => self.stage_task(task)?,
+            Job::Contribute { round, state_root, units } => {
+                self.expect_model(ModelPoint { round: *round, state_root: *state_root })?;
+                self.contribute(*round, *state_root, units, payload_bytes)
+            }
             Job::OuterStep { round, committed, own_committed } => {
                 let model = self.disk.model.ok_or_else(|| self.bad_job("a step without a state"))?;
-                if model.round != *round
-                    || committed.round != *round
-                    || wire::run_root(&committed.state_in) != model.state_root
-                {
+                let state_in = committed.state_in.get(usize::from(self.stage()));
+                if model.round != *round || committed.round != *round || state_in != Some(&model.state_root) {
                     return Err(self.bad_job("a step from another state"));
                 }
-                if !committed.entries.iter().all(|entry| self.disk.blobs.contains_key(&entry.payload)) {
+                let reach = u16::from(self.config.neighbour_payloads);
+                let stage = self.stage();
+                let needed = || committed.entries.iter().filter(|entry| entry.stage.abs_diff(stage) <= reach);
+                if !needed().all(|entry: &Entry| self.disk.blobs.contains_key(&entry.payload)) {
                     return Err(self.bad_job("a step before its payloads were here"));
                 }
                 self.settle(sent, |pending| (pending == *round).then_some(*own_committed))?;
-                let mut state_root = trainer::step(model.state_root, committed);
+                let mut state_root = trainer::step(model.state_root, needed());
                 if self.broken && *round == BROKEN_ROUND {
                     state_root.0[0] ^= 1;
                 }
@@ -184,9 +222,50 @@ impl Host {
         Ok(result)
     }
 
+    /// Runs one task of the own stage.
+    fn stage_task(&mut self, task: &StageTask) -> Result<JobResult, Violation> {
+        let root = match self.disk.model {
+            Some(model) if model.round == task.round => model.state_root,
+            _ => return Err(self.bad_job("a task from a state that is not stored")),
+        };
+        let result = trainer::stage::compute(self.stage(), root, task);
+        let adds = matches!(result, StageResult::Turn { .. } | StageResult::Backward { .. }) && task.counted;
+        if adds && !self.sum.add(root, task.index, task.unit) {
+            return Err(self.bad_job("a unit that is added up already"));
+        }
+        Ok(JobResult::Stage(match self.adversary {
+            Some(adversary) => adversary.falsify(result),
+            None => result,
+        }))
+    }
+
+    /// Makes the payload of what was added up, or gives the one that was made before.
+    fn contribute(&mut self, round: u64, state_root: Hash, units: &[UnitDone], payload_bytes: u64) -> JobResult {
+        let assigned = |done: &UnitDone| UnitAssignment { index: done.index, unit: done.unit };
+        let assigned: Vec<UnitAssignment> = units.iter().map(assigned).collect();
+        let pending = self.disk.residual.pending.as_ref();
+        let stored = pending.is_some_and(|pending| {
+            pending.round == round && pending.state_root == state_root && pending.units == assigned
+        });
+        if !stored && !self.sum.is_of(state_root, units) {
+            return JobResult::Failed { reason: format!("the sum of round {round} is lost"), fatal: false };
+        }
+        let unit_tokens = self.config.charter.body.unit_tokens;
+        let outputs: Vec<Hash> = units.iter().map(UnitDone::output_root).collect();
+        let pending = self.disk.residual.pay_in(round, state_root, &assigned, &outputs, unit_tokens);
+        self.disk.blobs.insert(pending.payload, payload_bytes);
+        JobResult::Worked {
+            round,
+            units: units.iter().map(|done| trainer::stage_unit_result(done, unit_tokens)).collect(),
+            payload: pending.payload,
+            payload_bytes,
+            residual_root: pending.residual_root,
+        }
+    }
+
     fn store_state(&mut self, point: ModelPoint) -> JobResult {
         self.disk.model = Some(point);
-        let bytes = self.config.charter.body.stages[0].state_bytes;
+        let bytes = self.config.charter.body.stages[usize::from(self.stage())].state_bytes;
         self.disk.blobs.insert(point.state_root, bytes);
         JobResult::Stepped { round: point.round, state_root: point.state_root }
     }
@@ -210,5 +289,20 @@ impl Host {
 
     fn bad_job(&self, what: &'static str) -> Violation {
         Violation::BadJob { peer: self.identity.id(), what }
+    }
+}
+
+/// The sum of two counts.
+pub(crate) fn add(one: PipelineCounts, other: PipelineCounts) -> PipelineCounts {
+    PipelineCounts {
+        calls: one.calls + other.calls,
+        questions: one.questions + other.questions,
+        replies: one.replies + other.replies,
+        refused: one.refused + other.refused,
+        timeouts: one.timeouts + other.timeouts,
+        redone: one.redone + other.redone,
+        duplicates: one.duplicates + other.duplicates,
+        taken_over: one.taken_over + other.taken_over,
+        lost: one.lost + other.lost,
     }
 }

@@ -7,13 +7,14 @@ mod faults;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use swarm::pipeline::PipelineCounts;
 use swarm::{Input, Peer, Time};
 use wire::{Hash, PeerId};
 
-use crate::checks::{Checks, Violation};
+use crate::checks::{Checks, RoundReport, Violation};
 use crate::config::SimConfig;
 use crate::events::{Event, Events};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::network::Network;
 use crate::random::Random;
 use crate::trace::{Trace, detail};
@@ -37,7 +38,8 @@ pub struct Simulation {
     draw: Random,
     checks: Checks,
     trace: Trace,
-    genesis: Hash,
+    /// Acts of the schedule that were done.
+    acts_done: usize,
     /// When the faults ended, once they have.
     healed: Option<Time>,
     counts: Counts,
@@ -92,8 +94,24 @@ pub struct Report {
     pub adversary_shares: Vec<u64>,
     /// Kinds of faults that honest peers recorded against each adversary, with how often.
     pub adversary_faults: Vec<BTreeMap<&'static str, u64>>,
+    /// The closed rounds, in their order.
+    pub rounds: Vec<RoundReport>,
+    /// What the honest peers' pipelines counted, over all their lives.
+    pub pipeline: PipelineCounts,
     /// Other numbers.
     pub counts: Counts,
+}
+
+impl Report {
+    /// Units, in all stages together, that no commitment claimed.
+    pub fn units_lost(&self) -> u64 {
+        self.rounds.iter().map(|round| round.lost).sum()
+    }
+
+    /// Units, in all stages together, that a second commitment claimed: paid once, but in the sum of gradients twice.
+    pub fn units_twice(&self) -> u64 {
+        self.rounds.iter().map(|round| round.twice).sum()
+    }
 }
 
 /// A run that broke a rule.
@@ -158,13 +176,20 @@ impl Simulation {
     /// Time that the rest of the run may take after the faults end, in microseconds.
     fn rest_us(&self) -> u64 {
         let rounds = self.config.rounds.saturating_add(SLACK_ROUNDS);
-        rounds.saturating_mul(self.config.round_us_max).saturating_add(120_000_000)
+        let longest_us = self.config.schedule.iter().map(|one| one.act.us()).max().unwrap_or(0);
+        rounds.saturating_mul(self.config.round_us_max).saturating_add(120_000_000 + longest_us)
     }
 
+    /// Whether three quarters of the rounds and the whole schedule are over, or all rounds, or more time than all of it should take.
     fn faults_end(&self) -> bool {
-        let rounds = self.checks.rounds_closed().saturating_mul(4) >= self.config.rounds.saturating_mul(3);
+        let closed = self.checks.rounds_closed();
+        let rounds = closed.saturating_mul(4) >= self.config.rounds.saturating_mul(3);
+        let acts = self.acts_done >= self.config.schedule.len();
+        let schedule_us = self.config.schedule.iter().map(|one| one.at_us + one.act.us()).max().unwrap_or(0);
         let time_us = self.config.rounds.saturating_mul(self.config.round_us_max).saturating_mul(2);
-        rounds || self.now >= Time::from_micros(time_us)
+        rounds && acts
+            || closed >= self.config.rounds
+            || self.now >= Time::from_micros(time_us.saturating_add(schedule_us))
     }
 
     fn is_done(&self) -> bool {
@@ -177,23 +202,32 @@ impl Simulation {
     }
 
     fn step(&mut self, event: Event) -> Result<(), Violation> {
+        if let Some(host) = event.host()
+            && self.hosts[host].asleep_until > self.now
+        {
+            self.postpone(host, event);
+            return Ok(());
+        }
         match event {
             Event::Start { host } => self.start(host),
             Event::Tick { host, life } => self.tick(host, life),
             Event::Dialled { from, to, life } => self.dialled(from, to, life),
             Event::Broken { host, other, life, epoch } => self.broken(host, other, life, epoch),
-            Event::Deliver { from, to, epoch, parcel } => self.deliver(from, to, epoch, parcel),
+            event @ Event::Deliver { .. } => self.deliver(event),
             Event::JobDone { host, life, job } => self.job_done(host, life, job),
             Event::FetchNext { host, life, hash } => self.fetch_next(host, life, hash),
-            Event::FetchEnd { host, life, hash, from, from_life } => {
-                self.fetch_end(host, life, hash, (from, from_life))
-            }
+            event @ Event::FetchEnd { .. } => self.fetch_end(event),
             Event::Crash { host, life } => {
                 if self.hosts[host].life == life && self.healed.is_none() {
-                    self.crash(host);
+                    self.crash(host, None);
                 }
                 Ok(())
             }
+            Event::Silent { host, life } => {
+                self.silence(host, life);
+                Ok(())
+            }
+            Event::Act(place) => self.act(place),
             Event::Split => self.split(),
             Event::Rejoin => {
                 self.network.set_island(None);
@@ -216,7 +250,7 @@ impl Simulation {
             (faulty && self.draw.chance(self.config.faults.crash_outputs)).then(|| self.draw.index(outputs.len()));
         for (index, output) in outputs.into_iter().enumerate() {
             if crash_at == Some(index) {
-                self.crash(place);
+                self.crash(place, None);
                 return Ok(());
             }
             self.carry_out(place, output)?;
@@ -224,7 +258,10 @@ impl Simulation {
         self.plan_tick(place);
         let host = &self.hosts[place];
         match &host.peer {
-            Some(peer) if host.is_honest() => self.checks.peer(peer, &mut self.checked[place]),
+            Some(peer) if host.is_honest() => {
+                Checks::bounds(peer, &host.config.pipeline)?;
+                self.checks.peer(peer, host.stage(), self.now, &mut self.checked[place])
+            }
             _ => Ok(()),
         }
     }
@@ -282,14 +319,30 @@ impl Simulation {
                 let (activity, height) = (peer.activity(), peer.ledger().height());
                 let (model, job) = (peer.model().map(|model| model.round), &host.job);
                 let timeout = peer.poll_timeout();
+                let claimed = peer.ledger().round().map(|open| {
+                    let claimed =
+                        (0..self.config.stages).map(|stage| u16::try_from(stage).map(|stage| open.claimed_len(stage)));
+                    (open.round, open.units, claimed.flatten().collect::<Vec<u32>>())
+                });
+                let pipeline = peer.pipeline().map(|pipeline| {
+                    (
+                        pipeline.round(),
+                        pipeline.done().len(),
+                        pipeline.queued(),
+                        pipeline.under_way(),
+                        pipeline.is_idle(),
+                    )
+                });
                 format!(
-                    "{:?} has {height} blocks, model {model:?}, is {activity:?}, job {job:?}, timeout {timeout:?}",
-                    peer.id()
+                    "{:?} of stage {} has {height} blocks, model {model:?}, is {activity:?}, job {job:?}, timeout {timeout:?}, round, \
+                     units and claims {claimed:?}, pipeline's round, done, queued, under way, idle {pipeline:?}",
+                    peer.id(),
+                    host.stage(),
                 )
             }
         };
         let hosts: Vec<String> = self.hosts.iter().map(of).collect();
-        format!("{} rounds closed; {}", self.checks.rounds_closed(), hosts.join("; "))
+        format!("{} rounds closed; {}", self.checks.rounds_closed(), hosts.join("\n"))
     }
 
     fn report(&self) -> Report {
@@ -310,6 +363,8 @@ impl Simulation {
             state_root: validator.model().map_or_else(Hash::default, |model| model.state_root),
             supply: ledger.supply(),
             receipts: ledger.totals().receipts,
+            rounds: self.checks.rounds().to_vec(),
+            pipeline: honest.iter().map(Host::pipeline_counts).fold(PipelineCounts::default(), host::add),
             shares: honest.iter().map(shares).collect(),
             adversary_shares: liars.iter().map(shares).collect(),
             adversary_faults: liars.iter().map(faults).collect(),

@@ -5,7 +5,10 @@
 //! takes all of it along; when the payload misses its round the mass comes back. [`Residual::lost`] is what error feedback
 //! forbids: it must stay 0.
 
-use swarm::{CommittedSet, UnitAssignment, UnitResult};
+pub mod stage;
+
+use swarm::pipeline::UnitDone;
+use swarm::{Entry, UnitAssignment, UnitResult};
 use wire::Hash;
 
 /// A payload that was made and whose fate is not known yet.
@@ -43,13 +46,25 @@ pub struct Residual {
 impl Residual {
     /// Trains units, or gives the payload that was made of them before.
     pub fn work(&mut self, round: u64, state_root: Hash, units: &[UnitAssignment], unit_tokens: u64) -> Pending {
+        let outputs: Vec<Hash> = units.iter().map(|unit| output_root(unit, state_root)).collect();
+        self.pay_in(round, state_root, units, &outputs, unit_tokens)
+    }
+
+    /// Pays in what was computed, `outputs` by unit, or gives the payload that was made of the units before.
+    pub fn pay_in(
+        &mut self,
+        round: u64,
+        state_root: Hash,
+        units: &[UnitAssignment],
+        outputs: &[Hash],
+        unit_tokens: u64,
+    ) -> Pending {
         if let Some(pending) = &self.pending {
             if pending.round == round && pending.state_root == state_root && pending.units == units {
                 return pending.clone();
             }
             self.trained -= pending.mass - self.mass;
         }
-        let outputs: Vec<Hash> = units.iter().map(|unit| output_root(unit, state_root)).collect();
         let mut parts: Vec<&[u8]> = vec![&self.root.0];
         parts.extend(outputs.iter().map(|output| &output.0[..]));
         let payload = Hash::derive("cairn v1 sim payload", &parts);
@@ -98,15 +113,28 @@ pub fn unit_result(unit: &UnitAssignment, state_root: Hash, tokens: u64) -> Unit
     }
 }
 
-/// The state before round 0.
-pub fn genesis_state(seed: u64) -> Hash {
-    Hash::derive("cairn v1 sim genesis", &[&seed.to_le_bytes()])
+/// What the trainer of a stage states about a unit.
+pub fn stage_unit_result(done: &UnitDone, tokens: u64) -> UnitResult {
+    UnitResult {
+        index: done.index,
+        data_root: Hash::derive("cairn v1 sim unit data", &[&done.unit.0.0]),
+        trace_root: done.trace_root(),
+        output_root: done.output_root(),
+        tokens,
+        loss_micronats: done.loss_micronats,
+    }
 }
 
-/// The state after a committed set is applied.
-pub fn step(state_root: Hash, committed: &CommittedSet) -> Hash {
+/// The state of a stage before round 0.
+pub fn genesis_state(seed: u64, stage: u64) -> Hash {
+    Hash::derive("cairn v1 sim genesis", &[&seed.to_le_bytes(), &stage.to_le_bytes()])
+}
+
+/// The state after the payloads of a committed set are applied, in their order.
+pub fn step<'a>(state_root: Hash, entries: impl Iterator<Item = &'a Entry>) -> Hash {
+    let entries: Vec<&Entry> = entries.collect();
     let mut parts: Vec<&[u8]> = vec![&state_root.0];
-    for entry in &committed.entries {
+    for entry in entries {
         parts.extend([&entry.peer.0[..], &entry.payload.0[..]]);
     }
     Hash::derive("cairn v1 sim state", &parts)

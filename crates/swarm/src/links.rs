@@ -1,8 +1,9 @@
 //! Connections: whom a peer dials, what it knows about the other ends, and whom it bars.
 //!
 //! A peer dials the validators and up to [`NEIGHBOURS_MAX`] others, drawn by a hash of both ids, so that the graph is random
-//! but repeatable. Of two peers that know each other, the one with the smaller id dials at once and the other only after
-//! the first retry delay; a validator is dialled by the others. A lost connection is dialled again for ever, with backoff.
+//! but repeatable. In a run of several stages it also dials its neighbours in the pipeline, as long as they are that. Of two peers that
+//! know each other, the one with the smaller id dials at once and the other only after the first retry delay; a validator is dialled by
+//! the others. A lost connection is dialled again for ever, with backoff.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,8 @@ pub(crate) struct Link {
     faults: u32,
     /// When to dial, for a peer that is to be dialled.
     dial: Option<Time>,
+    /// Whether it is dialled only as a neighbour in the pipeline.
+    sought: bool,
     backoff: Backoff,
     barred_until: Time,
 }
@@ -71,7 +74,7 @@ impl Links {
         if now < link.barred_until {
             return false;
         }
-        *link = Link { up: true, dial: link.dial, backoff: link.backoff, ..Link::default() };
+        *link = Link { up: true, dial: link.dial, sought: link.sought, backoff: link.backoff, ..Link::default() };
         true
     }
 
@@ -84,6 +87,24 @@ impl Links {
             link.dial = Some(now.after(delay).max(link.barred_until));
         } else if link.barred_until <= now {
             self.links.remove(&peer);
+        }
+    }
+
+    /// Makes these the neighbours in the pipeline, which are dialled besides those that always are. Who is no longer one is not dialled
+    /// again.
+    pub(crate) fn seek(&mut self, neighbours: &[PeerId], now: Time) {
+        for (_, link) in self.links.iter_mut().filter(|(peer, link)| link.sought && !neighbours.contains(peer)) {
+            (link.sought, link.dial) = (false, None);
+        }
+        self.links.retain(|_, link| link.up || link.dial.is_some() || now < link.barred_until);
+        for peer in neighbours {
+            if !self.links.contains_key(peer) && self.links.len() >= LINKS_MAX {
+                return;
+            }
+            let link = self.links.entry(*peer).or_default();
+            if link.dial.is_none() {
+                (link.sought, link.dial) = (true, Some(now.max(link.barred_until)));
+            }
         }
     }
 

@@ -300,6 +300,11 @@ impl Peer {
         out: &mut Vec<Output>,
     ) {
         if let Action::Commit(commitment) = &transaction.body.action
+            && self.repeats(&transaction.signer, commitment)
+        {
+            return;
+        }
+        if let Action::Commit(commitment) = &transaction.body.action
             && let Some(reason) = self.refuses(&transaction.signer, commitment)
         {
             let kind = FaultKind::RejectedTransaction { reason };
@@ -318,8 +323,34 @@ impl Peer {
         self.needs_changed = true;
     }
 
+    /// Whether a commitment is the same work as one that is in a block or waits for one: replicas of one stage, both without a residual,
+    /// that did the same units in the same order have the same payload. It would be paid nothing, and count the work twice.
+    fn repeats(&self, signer: &PeerId, commitment: &Commitment) -> bool {
+        let Some(open) = self.ledger.round().filter(|open| open.stages_len() > 1 && open.round == commitment.round)
+        else {
+            return false;
+        };
+        let stage = stage_of(commitment);
+        let units = |commitment: &Commitment| -> Vec<u32> {
+            commitment.receipts.iter().map(|receipt| receipt.body.index).collect()
+        };
+        let pooled = || self.ordering.iter().flat_map(|ordering| ordering.pool.values());
+        let waits = pooled().any(|waiting| match &waiting.transaction.body.action {
+            Action::Commit(other) if waiting.transaction.signer != *signer && other.round == commitment.round => {
+                other.payload == commitment.payload && stage_of(other) == stage && units(other) == units(commitment)
+            }
+            _ => false,
+        });
+        let in_block = open
+            .commitments()
+            .any(|entry| entry.peer != *signer && entry.payload == commitment.payload && Some(entry.stage) == stage);
+        let claimed = |unit: u32| stage.is_some_and(|stage| open.is_claimed(stage, unit));
+        waits || in_block && units(commitment).into_iter().all(claimed)
+    }
+
     /// Why a commitment that the ledger would accept is not worth fetching: it is larger than a whole state, or another
-    /// peer announced the same payload before. Payloads are made from different units, so honest ones never agree.
+    /// peer announced the same payload before. Payloads are made from different units, so honest ones never agree; those that do are
+    /// [repeated](Self::repeats) work.
     fn refuses(&self, signer: &PeerId, commitment: &Commitment) -> Option<String> {
         let largest = self.ledger.charter().stages.iter().map(|stage| stage.state_bytes).max();
         if Some(commitment.payload_bytes) > largest {

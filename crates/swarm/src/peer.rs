@@ -244,6 +244,11 @@ impl Peer {
         self.links.up()
     }
 
+    /// The own part in the pipeline of stages, in a run of several, for people and checkers.
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        self.stages.as_ref().map(|stages| &stages.pipeline)
+    }
+
     /// Why the last job failed that was to be tried again, for people.
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()

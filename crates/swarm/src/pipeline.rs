@@ -204,6 +204,14 @@ impl Pipeline {
     }
 
     fn open_round(&mut self, view: RoundView, now: Time, out: &mut Vec<PipelineOutput>) {
+        let same = |open: &&mut Open| {
+            let before = &open.view;
+            (before.round, before.stage) == (view.round, view.stage) && before.units.len() <= view.units.len()
+        };
+        if let Some(open) = self.open.as_mut().filter(same) {
+            open.change_members(&mut self.kept, view, now);
+            return;
+        }
         self.close_round(out);
         let members = view.members.get(usize::from(view.stage)).map_or(&[][..], Vec::as_slice);
         assert!(members.binary_search(&self.kept.own).is_ok(), "no member of stage {}: {members:?}", view.stage);

@@ -85,7 +85,9 @@ impl Peer {
         let round = work.round();
         match (work, result) {
             (Job::Stage(task), result) => self.on_stage_result(&task, result, now, out),
-            (Job::Contribute { .. }, JobResult::Failed { reason, fatal: false }) => self.last_failure = Some(reason),
+            (Job::Contribute { units, .. }, JobResult::Failed { reason, fatal: false }) => {
+                self.contribute_later(round, units, reason, now);
+            }
             (work, JobResult::Failed { reason, fatal: false }) => self.retry_later(&work, reason, now),
             (_, JobResult::Failed { reason, fatal: true }) => self.halt(HaltReason::JobFailed { round, reason }, out),
             (

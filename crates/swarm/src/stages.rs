@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 
 use wire::{Action, Block, LinkWishes, Message, PeerId, RoundTime};
 
+use crate::backoff::Backoff;
 use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
 use crate::{FaultKind, Job, JobResult, Output, Peer, Time};
 
@@ -62,17 +63,33 @@ pub(crate) struct Stages {
     sealing: Option<u64>,
     /// What is to be paid in.
     sealed: Option<(u64, Vec<UnitDone>)>,
+    /// When that is tried again after it failed.
+    retry_at: Option<Time>,
+    backoff: Backoff,
     /// Signs of life that are waited for.
     signs: Option<Signs>,
     /// The round that was open when this life began.
     resumed_in: Option<u64>,
     /// How long the validator keeps a round open, as it said last.
     round_time: Option<RoundTime>,
+    /// When the round opened that the pipeline works in: another time for one that opened again with other members.
+    opened_us: u64,
 }
 
 impl Stages {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, waiting: None, sealing: None, sealed: None, signs: None, resumed_in: None, round_time: None }
+        Self {
+            pipeline,
+            waiting: None,
+            sealing: None,
+            sealed: None,
+            retry_at: None,
+            backoff: Backoff::default(),
+            signs: None,
+            resumed_in: None,
+            round_time: None,
+            opened_us: 0,
+        }
     }
 
     /// Notes the round in which this life begins: what was added up in it before is lost.
@@ -99,7 +116,7 @@ impl Stages {
     pub(crate) fn next_due(&self) -> Option<Time> {
         let open = |signs: &&Signs| self.pipeline.round() == Some(signs.round) && !self.is_sealed(signs.round);
         let signs = self.signs.as_ref().filter(open).and_then(|signs| signs.until);
-        [self.pipeline.poll_timeout(), signs].into_iter().flatten().min()
+        [self.pipeline.poll_timeout(), signs, self.retry_at].into_iter().flatten().min()
     }
 
     /// Notes that a peer is there.
@@ -191,6 +208,7 @@ impl Peer {
         }
         if let Some(stages) = &mut self.stages {
             stages.end_wait(now);
+            stages.retry_at = stages.retry_at.filter(|at| *at > now);
         }
         if self.is_to_seal(now, out) {
             if let Some(stages) = &mut self.stages {
@@ -201,27 +219,36 @@ impl Peer {
         self.start_stage_job(out);
     }
 
-    /// Opens the pipeline for the open round once everything for it is here, and closes it with its round.
+    /// Opens the pipeline for the open round once everything for it is here, and closes it with its round. A round that opened again goes
+    /// on in the pipeline with its new members.
     fn follow_rounds(&mut self, now: Time, out: &mut Vec<Output>) {
-        let at = self.stages.as_ref().and_then(|stages| stages.pipeline.round());
+        let Some(stages) = &self.stages else { return };
+        let (at, seen_us) = (stages.pipeline.round(), stages.opened_us);
         let open = self.ledger.round().map(|open| open.round);
-        if at.is_some() && (at != open || !self.takes_part()) {
+        let opened_us = self.ledger.round().map_or(0, |open| open.opened_us);
+        let again = at.is_some() && at == open && seen_us != opened_us;
+        let is_member = || self.ledger.round().is_some_and(|open| open.stage_of(&self.id) == Some(self.config.stage));
+        if at.is_some() && (at != open || !self.takes_part() || again && !is_member()) {
             self.feed_pipeline(PipelineInput::RoundOver, now, out);
             if let Some(stages) = &mut self.stages {
                 stages.waiting = None;
+                stages.retry_at = None;
+                stages.backoff.reset();
                 stages.sealed = stages.sealed.take().filter(|(round, _)| Some(*round) == open);
             }
-        } else if at.is_some() {
+        } else if at.is_some() && !again {
             return;
         }
         let Some(view) = self.round_view() else { return };
         let round = view.round;
-        if view.sealed
-            && let Some(stages) = &mut self.stages
-        {
-            stages.sealing = Some(round);
+        if let Some(stages) = &mut self.stages {
+            stages.opened_us = opened_us;
+            stages.sealing = if view.sealed { Some(round) } else { stages.sealing };
         }
         self.feed_pipeline(PipelineInput::Round(view), now, out);
+        if let Some(stages) = &self.stages {
+            self.links.seek(&stages.pipeline.neighbours(), now);
+        }
         for (peer, stage, units) in self.claims_of(round) {
             self.feed_pipeline(PipelineInput::Claimed { peer, stage, units }, now, out);
         }
@@ -251,8 +278,8 @@ impl Peer {
 
     /// The commitments to a round that are in blocks: whose, in which stage, of which units.
     fn claims_of(&self, round: u64) -> Vec<(PeerId, u16, Vec<u32>)> {
-        let opened_us = self.ledger.round().map_or(0, |open| open.opened_us);
-        let recent = self.chain.blocks.iter().rev().take_while(|block| block.header.body.time_us >= opened_us);
+        // Since the first opening of the round: it may have opened again.
+        let recent = self.chain.blocks.iter().rev().take_while(|block| !has_commitment_before(block, round));
         recent.flat_map(|block| claims_in(block, round)).collect()
     }
 
@@ -316,7 +343,8 @@ impl Peer {
             return;
         }
         let (Some(stages), Some(model)) = (&mut self.stages, self.model) else { return };
-        if let Some((round, units)) = stages.sealed.take()
+        if stages.retry_at.is_none()
+            && let Some((round, units)) = stages.sealed.take()
             && round == model.round
             && !units.is_empty()
         {
@@ -324,6 +352,14 @@ impl Peer {
         } else if let Some(task) = stages.waiting.take() {
             self.jobs.run(Job::Stage(task), out);
         }
+    }
+
+    /// Plans to make a round's payload again: what went wrong may be over then, and no other peer has what was added up here.
+    pub(crate) fn contribute_later(&mut self, round: u64, units: Vec<UnitDone>, reason: String, now: Time) {
+        self.last_failure = Some(reason);
+        let Some(stages) = self.stages.as_mut().filter(|stages| stages.pipeline.round() == Some(round)) else { return };
+        stages.sealed = Some((round, units));
+        stages.retry_at = Some(now.after(stages.backoff.next_us(&self.pace)));
     }
 
     /// Takes the result of a task.
@@ -338,6 +374,12 @@ impl Peer {
         }
         self.feed_pipeline(PipelineInput::Computed { task: task.id, result }, now, out);
     }
+}
+
+/// Whether a block has a commitment to a round before this one.
+fn has_commitment_before(block: &Block, round: u64) -> bool {
+    let mut transactions = block.transactions.iter();
+    transactions.any(|transaction| matches!(&transaction.body.action, Action::Commit(made) if made.round < round))
 }
 
 /// The commitments to a round in one block.

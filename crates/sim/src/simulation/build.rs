@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::trainer;
+use crate::trainer::stage::MESSAGE_BYTES;
 
 /// Shares per round: a number that no number of units divides evenly.
 const SHARES_PER_ROUND: u64 = 1_000_003;
@@ -23,7 +24,6 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
     let identities: Vec<Identity> = (0..total).map(|place| identity(config.seed, place)).collect();
     let ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
     let charter = charter(&config, &identities[0]);
-    let genesis = charter.body.stages[0].genesis_state;
     let mut draw = Random::new(config.seed, "run");
     let checked = CheckedBlocks::default();
     let mut hosts = Vec::with_capacity(total);
@@ -31,6 +31,10 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
         let adversary = place.checked_sub(config.peers).map(|liar| config.adversaries[liar]);
         let mut peer = PeerConfig::new(charter.clone(), ids.clone());
         peer.checked = checked.clone();
+        peer.stage = u16::try_from(config.stage_of(place)).expect("a simulated number of stages");
+        peer.neighbour_payloads = config.neighbour_payloads && config.stages > 1;
+        peer.pipeline.message_bytes_max = MESSAGE_BYTES as u64;
+        peer.pipeline.held_bytes_max = config.stage_messages_held.max(5) * MESSAGE_BYTES as u64;
         let mut host = Host::new(identity, adversary, peer);
         let slow = place > 0 && place <= config.slow;
         host.unit_us = draw.between(config.unit_us / 2, config.unit_us * 2) * if slow { 5 } else { 1 };
@@ -45,9 +49,9 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
         events: Events::default(),
         now: Time::default(),
         draw,
-        checks: Checks::default(),
+        checks: Checks::new(&config),
         trace: Trace::new(),
-        genesis,
+        acts_done: 0,
         healed: None,
         counts: Counts::default(),
         faults: BTreeMap::new(),
@@ -64,20 +68,19 @@ fn identity(seed: u64, place: usize) -> Identity {
 
 fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
     let everybody = u32::try_from(config.peers + config.adversaries.len()).expect("a simulated number of peers");
-    let units_least = if config.adversaries.is_empty() { 1 } else { everybody };
+    let units_least = if config.adversaries.is_empty() || config.stages > 1 { 1 } else { everybody };
     let punctual = config.peers.saturating_sub(config.late).max(1);
+    let terms = |stage| {
+        let genesis_state = trainer::genesis_state(config.seed, stage);
+        StageTerms { genesis_state, state_bytes: config.state_bytes, weight: 1, coarser_max: 0 }
+    };
     let charter = Charter {
         name: "simulated".to_owned(),
         validators: vec![validator.id()],
         recipe: Hash::of(b"recipe"),
         data: Hash::of(b"data"),
         tokenizer: Hash::of(b"tokenizer"),
-        stages: vec![StageTerms {
-            genesis_state: trainer::genesis_state(config.seed),
-            state_bytes: config.state_bytes,
-            weight: 1,
-            coarser_max: 0,
-        }],
+        stages: (0..config.stages as u64).map(terms).collect(),
         profile: NumericProfile::F32Fma,
         rounds: config.rounds,
         units_per_round: config.units_per_round.max(units_least),
@@ -100,6 +103,9 @@ impl Simulation {
             let late = place > 0 && from_end.is_some_and(|rest| rest <= self.config.late && rest > 0);
             let at = if late { self.draw.between(0, span) } else { self.draw.between(0, 100_000) };
             self.events.add(Time::from_micros(at), Event::Start { host: place });
+        }
+        for (place, scheduled) in self.config.schedule.iter().enumerate() {
+            self.events.add(Time::from_micros(scheduled.at_us), Event::Act(place));
         }
         if self.config.faults.partition_us_mean > 0 {
             let at = self.draw.between(0, self.config.faults.partition_us_mean * 2);

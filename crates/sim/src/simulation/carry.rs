@@ -30,8 +30,8 @@ impl Simulation {
                 }
             }
             Output::Send { to, message } => {
-                if let Some(parcel) = self.parcel(place, message) {
-                    self.send(place, to, parcel)?;
+                for parcel in self.parcels(place, message) {
+                    self.send(place, to, parcel);
                 }
             }
             Output::Compute { job, work } => {
@@ -61,7 +61,8 @@ impl Simulation {
                 let (by, honest) = (host.identity.id(), host.is_honest());
                 let accused_honest = self.places.get(&fault.peer).is_some_and(|place| *place < self.config.peers);
                 if honest {
-                    Checks::fault(by, accused_honest, &fault)?;
+                    let liars = !self.config.adversaries.is_empty();
+                    Checks::fault(by, accused_honest, liars, &fault)?;
                     *self.faults.entry((fault.peer, kind_name(&fault.kind))).or_insert(0) += 1;
                 }
             }
@@ -75,14 +76,14 @@ impl Simulation {
     }
 
     /// What a host sends: the message, unless it is an adversary's.
-    fn parcel(&mut self, place: usize, message: Message) -> Option<Parcel> {
-        let host = &self.hosts[place];
+    fn parcels(&mut self, place: usize, message: Message) -> Vec<Parcel> {
+        let host = &mut self.hosts[place];
         match (host.adversary, &host.peer) {
             (Some(adversary), Some(peer)) => {
                 let liar = Liar { identity: &host.identity, ledger: peer.ledger() };
-                adversary.twist(&liar, message, &mut self.draw)
+                adversary.twist(&liar, message, &mut host.memory, &mut self.draw)
             }
-            _ => Some(Parcel::Message(Box::new(message))),
+            _ => vec![Parcel::Message(Box::new(message))],
         }
     }
 
@@ -92,7 +93,7 @@ impl Simulation {
             return;
         }
         let life = self.hosts[place].life;
-        let there = self.hosts[to].peer.is_some() && self.network.reachable(place, to);
+        let there = self.hosts[to].is_awake(self.now) && self.network.reachable(place, to);
         let us = if there { 3 * self.network.latency_us(place, to) } else { DIAL_US_MAX };
         self.events.add(self.now.after(us), Event::Dialled { from: place, to, life });
     }
@@ -102,7 +103,7 @@ impl Simulation {
             return Ok(());
         }
         let ids = [self.hosts[from].identity.id(), self.hosts[to].identity.id()];
-        if self.hosts[to].peer.is_none() || !self.network.reachable(from, to) {
+        if !self.hosts[to].is_awake(self.now) || !self.network.reachable(from, to) {
             return self.handle(from, Input::Disconnected(ids[1]));
         }
         self.network.connect(from, to, self.now);
@@ -118,32 +119,50 @@ impl Simulation {
         self.handle(host, Input::Disconnected(other))
     }
 
-    fn send(&mut self, from: usize, to: PeerId, parcel: Parcel) -> Result<(), Violation> {
-        let Some(to) = self.places.get(&to).copied() else { return Ok(()) };
+    fn send(&mut self, from: usize, to: PeerId, parcel: Parcel) {
+        let Some(to) = self.places.get(&to).copied() else { return };
         if !self.network.is_up(from, to) {
-            return Ok(());
+            return;
         }
-        let bytes = FRAME_BYTES
-            + match &parcel {
-                Parcel::Message(message) => borsh::object_length(&**message).map_or(0, |bytes| bytes as u64),
-                Parcel::Bytes(bytes) => bytes.len() as u64,
-            };
+        let bytes = FRAME_BYTES + self.bytes(&parcel);
         self.counts.messages += 1;
         self.counts.message_bytes += bytes;
         let faulty = self.healed.is_none();
-        let lost = faulty && self.draw.chance(self.config.faults.loss);
-        let at = self.network.arrival((from, to), bytes, lost, self.now, &mut self.draw);
+        let loss = if faulty { self.config.faults.loss } else { 0 };
+        let at = self.network.arrival((from, to), bytes, loss, self.now, &mut self.draw);
         let epoch = self.network.epoch(from, to);
-        self.events.add(at, Event::Deliver { from, to, epoch, parcel });
+        self.events.add(at, Event::Deliver { from, to, epoch, bytes, passed: false, parcel });
         if faulty && self.draw.chance(self.config.faults.breaks) {
             self.break_link(from, to);
         }
-        Ok(())
     }
 
-    pub(super) fn deliver(&mut self, from: usize, to: usize, epoch: u32, parcel: Parcel) -> Result<(), Violation> {
+    /// The size of a parcel on the network: outputs and gradients of stages count as what they stand for.
+    fn bytes(&self, parcel: &Parcel) -> u64 {
+        let message = match parcel {
+            Parcel::Message(message) => message,
+            Parcel::Bytes(bytes) => return bytes.len() as u64,
+        };
+        let stands_for = match &**message {
+            Message::StageCall(call) => call.input.len() as u64,
+            Message::StageReply(reply) => reply.gradient.len() as u64,
+            _ => 0,
+        };
+        let written = borsh::object_length(&**message).map_or(0, |bytes| bytes as u64);
+        written + stands_for * (self.config.stage_scale() - 1)
+    }
+
+    pub(super) fn deliver(&mut self, event: Event) -> Result<(), Violation> {
+        let Event::Deliver { from, to, epoch, bytes, passed, parcel } = event else { return Ok(()) };
         if !self.network.is_up(from, to) || self.network.epoch(from, to) != epoch {
             return Ok(());
+        }
+        if !passed {
+            let at = self.network.download(from, to, bytes, self.now);
+            if at > self.now || !self.hosts[to].is_awake(self.now) {
+                self.events.add(at, Event::Deliver { from, to, epoch, bytes, passed: true, parcel });
+                return Ok(());
+            }
         }
         let from = self.hosts[from].identity.id();
         let input = match parcel {
@@ -172,11 +191,11 @@ impl Simulation {
             self.counts.snapshots += u64::from(matches!(&work, Job::LoadState { round, .. } if *round > 0));
             let (checks, peer) = (&self.checks, host.identity.id());
             let sent = |pending: &Pending| checks.is_committed(peer, pending.round, pending.payload);
-            host.do_job(&work, self.genesis, self.config.payload_bytes, sent)?
+            host.do_job(&work, self.config.payload_bytes, sent)?
         };
         let crashes = self.healed.is_none() && self.draw.chance(self.config.faults.crash_outputs);
         if crashes && self.hosts[place].is_honest() {
-            self.crash(place);
+            self.crash(place, None);
             return Ok(());
         }
         self.handle(place, Input::Computed { job, result })
@@ -228,7 +247,7 @@ impl Simulation {
             self.events.add(self.now, Event::FetchNext { host: place, life, hash });
             return self.handle(place, Input::FetchFailed { hash, from: provider });
         };
-        let there = self.hosts[from].peer.is_some() && self.network.reachable(place, from);
+        let there = self.hosts[from].is_awake(self.now) && self.network.reachable(place, from);
         let has = there && self.hosts[from].disk.blobs.contains_key(&hash);
         let latency_us = self.network.latency_us(place, from);
         let at = match (there, has) {
@@ -237,22 +256,24 @@ impl Simulation {
             (true, true) => self.network.upload(from, bytes, self.now).after(4 * latency_us),
         };
         let from_life = self.hosts[from].life;
-        self.events.add(at, Event::FetchEnd { host: place, life, hash, from, from_life });
+        let passed = !has;
+        self.events.add(at, Event::FetchEnd { host: place, life, hash, from, from_life, bytes, passed });
         Ok(())
     }
 
-    pub(super) fn fetch_end(
-        &mut self,
-        place: usize,
-        life: u32,
-        hash: Hash,
-        (from, from_life): (usize, u32),
-    ) -> Result<(), Violation> {
+    pub(super) fn fetch_end(&mut self, event: Event) -> Result<(), Violation> {
+        let Event::FetchEnd { host: place, life, hash, from, from_life, bytes, passed } = event else { return Ok(()) };
         if self.hosts[place].life != life {
             return Ok(());
         }
+        if !passed {
+            let at = self.network.download(from, place, bytes, self.now);
+            let passed = Event::FetchEnd { host: place, life, hash, from, from_life, bytes, passed: true };
+            self.events.add(at, passed);
+            return Ok(());
+        }
         let provider = &self.hosts[from];
-        let there = provider.life == from_life && provider.peer.is_some() && self.network.reachable(place, from);
+        let there = provider.life == from_life && provider.is_awake(self.now) && self.network.reachable(place, from);
         let got = provider.disk.blobs.get(&hash).copied().filter(|_| there);
         let from = provider.identity.id();
         if let Some(bytes) = got {
@@ -270,6 +291,7 @@ impl Simulation {
 
 fn kind_name(kind: &swarm::FaultKind) -> &'static str {
     use swarm::FaultKind;
+    use swarm::pipeline::StageFault;
     match kind {
         FaultKind::WrongVersion { .. } => "wrong version",
         FaultKind::WrongRun => "wrong run",
@@ -280,6 +302,14 @@ fn kind_name(kind: &swarm::FaultKind) -> &'static str {
         FaultKind::Divergent { .. } => "divergent",
         FaultKind::Undecodable { .. } => "undecodable",
         FaultKind::Equivocation => "equivocation",
-        FaultKind::Stage(_) => "stage",
+        FaultKind::Stage(kind) => match kind {
+            StageFault::WrongCall { .. } => "wrong call",
+            StageFault::StaleState { .. } => "stale state",
+            StageFault::BadBytes { .. } => "bad bytes",
+            StageFault::Flood => "flood",
+            StageFault::Unasked => "unasked",
+            StageFault::BadPath => "bad path",
+            StageFault::Mismatch { .. } => "mismatch",
+        },
     }
 }

@@ -1,6 +1,8 @@
 //! Whole networks by seed.
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+mod stages;
+
 use sim::{Adversary, Report, SimConfig, Simulation, Violation};
 
 /// Runs a configuration, or fails with the command that reproduces it.
@@ -80,7 +82,7 @@ fn adversaries_are_found_out_and_gain_nothing() {
         (Adversary::Divergent, &["divergent", "rejected transaction"]),
         (Adversary::Garbage, &["undecodable"]),
     ];
-    assert_eq!(expected.map(|(adversary, _)| adversary), Adversary::ALL);
+    assert_eq!(expected.map(|(adversary, _)| adversary), Adversary::SIGNERS);
     for (adversary, kinds) in expected {
         for seed in 0..2 {
             let report = run(SimConfig::calm(seed, 5, 6).with(adversary));
@@ -95,7 +97,7 @@ fn adversaries_are_found_out_and_gain_nothing() {
 #[test]
 fn all_adversaries_together_under_faults_gain_nothing() {
     let mut config = SimConfig::from_seed(5, 9, 8);
-    config.adversaries = Adversary::ALL.to_vec();
+    config.adversaries = Adversary::SIGNERS.to_vec();
     let report = run(config);
     assert_eq!(report.adversary_shares, [0; 5]);
     assert!(report.adversary_faults.iter().all(|faults| !faults.is_empty()), "{:?}", report.adversary_faults);

@@ -29,7 +29,10 @@ impl Open {
             self.refuse(kept, from, name, reason, now, out);
             return;
         }
-        let count = self.calls.entry((from, call.index)).or_default();
+        let (since, count) = self.calls.entry((from, call.index)).or_default();
+        if now.since(*since) >= kept.config.timeout_us_min {
+            (*since, *count) = (now, 0);
+        }
         *count = count.saturating_add(1);
         if *count > CALLS_PER_UNIT_MAX {
             if *count == CALLS_PER_UNIT_MAX + 1 {
@@ -44,7 +47,7 @@ impl Open {
                 Ok(()) => self.take(from, call),
                 Err(reason) => {
                     // Nothing was done for this call: it does not count against the caller.
-                    self.calls.entry((from, call.index)).and_modify(|count| *count -= 1);
+                    self.calls.entry((from, call.index)).and_modify(|(_, count)| *count -= 1);
                     self.refuse(kept, from, name, reason, now, out);
                 }
             },
@@ -132,7 +135,7 @@ impl Open {
         if !self.may_work(call.index) {
             return Err(RefusalReason::Full);
         }
-        if !self.can_go_on(kept, call.again) {
+        if !self.can_go_on(kept, call.index, call.again) {
             return Err(RefusalReason::NoRoute);
         }
         let waiting = self.items.values().filter(|item| item.step == Step::Ready);
@@ -149,9 +152,10 @@ impl Open {
     }
 
     /// Whether a unit that runs forward here could be handed on. One that may have been done below only needs its answer.
-    pub(crate) fn can_go_on(&self, kept: &Kept, again: bool) -> bool {
+    pub(crate) fn can_go_on(&self, kept: &Kept, index: u32, again: bool) -> bool {
         let up = |peer| kept.up.contains(&peer);
-        self.is_last() || kept.routes.any_open(up) || again && self.replicas().iter().any(|peer| up(*peer))
+        let somebody = || self.replicas().iter().any(|peer| up(*peer));
+        self.is_last() || kept.routes.any_open(up) || (again || self.is_taken_below(index)) && somebody()
     }
 
     fn take(&mut self, from: PeerId, call: StageCall) {

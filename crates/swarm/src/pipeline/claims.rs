@@ -17,6 +17,13 @@ impl Claims {
         Self { stages: vec![vec![false; units]; stages], committed: BTreeSet::new() }
     }
 
+    /// Makes room for units that the round did not have before.
+    pub(crate) fn grow(&mut self, units: usize) {
+        for claimed in &mut self.stages {
+            claimed.resize(units.max(claimed.len()), false);
+        }
+    }
+
     /// Notes a commitment. Stages and units that do not exist are ignored.
     pub(crate) fn note(&mut self, peer: PeerId, stage: u16, units: &[u32]) {
         self.committed.insert(peer);

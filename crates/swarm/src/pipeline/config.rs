@@ -5,7 +5,8 @@ use wire::transaction::RECEIPTS_PER_COMMITMENT_MAX;
 
 /// Replicas of the next stage that are asked whether they know a unit, before it is handed to one of them anew.
 pub const QUESTIONS_MAX: usize = 16;
-/// Calls for one unit that one connection may make in a round.
+/// Calls for one unit that one connection may make in a [`PipelineConfig::timeout_us_min`]. A caller whose unit nobody can take tries again
+/// less and less often, but may have to all round.
 pub const CALLS_PER_UNIT_MAX: u32 = 16;
 /// Different inputs that are worked on for one unit, each of another caller: more than one means that somebody lies.
 pub const INPUTS_PER_UNIT_MAX: usize = 2;

@@ -46,9 +46,11 @@ impl Open {
     /// When [`Open::look_below`] has something to do next, unless something happens before.
     pub(crate) fn next_below(&self, kept: &Kept, now: Time) -> Option<Time> {
         let deadlines = self.items.values().filter_map(|item| item.below.deadline(kept.config.redo_us));
-        let wanted = self.items.values().filter(|item| item.below == Below::Wanted);
-        let free = wanted
-            .filter_map(|item| kept.routes.next_free(|peer| kept.up.contains(&peer) && !item.avoid.contains(&peer)));
+        let wanted = self.items.iter().filter(|(_, item)| item.below == Below::Wanted);
+        let free = wanted.filter_map(|(key, item)| {
+            let usable = |peer| kept.up.contains(&peer) && !item.avoid.contains(&peer);
+            kept.routes.next_free(usable, self.is_taken_below(key.0))
+        });
         deadlines.chain(free).filter(|at| *at > now).min()
     }
 
@@ -198,6 +200,12 @@ impl Open {
         }
     }
 
+    /// Whether replicas of the next stage work on a unit that count no more: it is in a block there, or all of them have committed.
+    pub(crate) fn is_taken_below(&self, index: u32) -> bool {
+        let below = self.stage() + 1;
+        below < self.view.members.len() && (self.claims.has(below, index) || self.all_committed(below))
+    }
+
     /// How long to wait for an answer of a replica: long enough that it can lose a call of its own and make it again.
     fn patience_us(&self, kept: &Kept, peer: PeerId, timeouts: u32) -> u64 {
         let below = self.view.members.len().saturating_sub(self.stage() + 1) as u64;
@@ -258,14 +266,19 @@ impl Open {
         }
         let item = &self.items[&key];
         let usable = |peer| kept.up.contains(&peer) && !item.avoid.contains(&peer);
-        if let Some(peer) = kept.routes.pick(self.view.unit_tokens, usable, now) {
+        let taken = self.is_taken_below(key.0);
+        if let Some(peer) = kept.routes.pick(self.view.unit_tokens, usable, taken, now) {
             let until = now.after(self.patience_us(kept, peer, item.timeouts));
             let input = item.output.as_ref().map_or_else(Vec::new, |output| output.to_vec());
             self.ask(kept, key, peer, input, out);
             let item = self.items.get_mut(&key).expect("the unit is here");
             item.below = Below::Called { peer, since: now, until };
             kept.routes.called(peer, until);
-        } else if !redo && self.stage() > 0 && !kept.routes.any_open(usable) {
+        } else if !redo
+            && self.stage() > 0
+            && !kept.routes.any_open(usable)
+            && !(taken && self.replicas().iter().any(|peer| usable(*peer)))
+        {
             self.refuse_item(kept, key, RefusalReason::NoRoute, now, out);
         }
     }
@@ -376,7 +389,11 @@ impl Open {
 
     fn note_refusal(&self, kept: &mut Kept, from: PeerId, reason: RefusalReason, now: Time) {
         match reason {
-            RefusalReason::Full | RefusalReason::WrongStage | RefusalReason::WrongState => kept.routes.close(from),
+            RefusalReason::Full | RefusalReason::WrongStage | RefusalReason::WrongState => {
+                kept.routes.close(from);
+                // For what it works on nevertheless it is not called again at once.
+                kept.routes.refused(from, kept.config.retry_us, kept.config.timeout_us_min, now);
+            }
             RefusalReason::BadInput => {}
             _ => kept.routes.refused(from, kept.config.retry_us, kept.config.timeout_us_min, now),
         }
@@ -387,9 +404,10 @@ impl Open {
 
     /// Refuses units that wait here but could not be handed on: their callers may know another way.
     fn refuse_stranded(&mut self, kept: &Kept, now: Time, out: &mut Vec<PipelineOutput>) {
-        let stranded =
-            |item: &Item| item.step == Step::Ready && item.sender.is_some() && !self.can_go_on(kept, item.recall);
-        let stranded: Vec<Key> = self.items.iter().filter(|(_, item)| stranded(item)).map(|(key, _)| *key).collect();
+        let stranded = |(key, item): &(&Key, &Item)| {
+            item.step == Step::Ready && item.sender.is_some() && !self.can_go_on(kept, key.0, item.recall)
+        };
+        let stranded: Vec<Key> = self.items.iter().filter(stranded).map(|(key, _)| *key).collect();
         for key in stranded {
             self.refuse_item(kept, key, RefusalReason::NoRoute, now, out);
         }

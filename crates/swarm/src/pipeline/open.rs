@@ -62,8 +62,8 @@ pub(crate) struct Open {
     pub(crate) forward_next: bool,
     /// Whom this peer called for which unit: only they may answer.
     pub(crate) asked: BTreeSet<(u32, PeerId)>,
-    /// How often others called for a unit on their present connections.
-    pub(crate) calls: BTreeMap<(PeerId, u32), u32>,
+    /// How often others called for a unit on their present connections lately, and since when.
+    pub(crate) calls: BTreeMap<(PeerId, u32), (Time, u32)>,
     refusals: BTreeMap<PeerId, Refusals>,
     /// Units added up, in order.
     pub(crate) done: Vec<UnitDone>,
@@ -93,6 +93,20 @@ impl Open {
         }
     }
 
+    /// Goes on with the members of a view of the same round: who is no longer there counts as disconnected for good.
+    pub(crate) fn change_members(&mut self, kept: &mut Kept, view: RoundView, now: Time) {
+        let before = std::mem::replace(&mut self.view, view);
+        self.claims.grow(self.view.units.len());
+        kept.routes.change(self.replicas());
+        let replicas = before.members.get(self.stage() + 1).map_or(&[][..], Vec::as_slice);
+        let gone = replicas.iter().filter(|peer| self.replicas().binary_search(peer).is_err());
+        for peer in gone.copied().collect::<Vec<PeerId>>() {
+            self.replica_down(peer, now);
+        }
+        self.note_down(kept, now);
+        self.add_own(kept.own, true);
+    }
+
     /// The own stage.
     pub(crate) fn stage(&self) -> usize {
         usize::from(self.view.stage)
@@ -119,9 +133,16 @@ impl Open {
         self.sequence
     }
 
-    /// Whether it makes sense to work on a unit here: to count it, or because it is in a block and a neighbour lost it.
+    /// Whether it makes sense to work on a unit here: to count it, or because it is in a block and a neighbour lost it. Once all of the
+    /// stage have committed, any unit is worked on without being counted: otherwise a stage that lost all of its sums later could commit
+    /// nothing, and the round would never end.
     pub(crate) fn may_work(&self, index: u32) -> bool {
-        self.counting == Counting::Open || self.claims.has(self.stage(), index)
+        self.counting == Counting::Open || self.claims.has(self.stage(), index) || self.all_committed(self.stage())
+    }
+
+    /// Whether all members of a stage have committed.
+    pub(crate) fn all_committed(&self, stage: usize) -> bool {
+        self.members(stage).iter().all(|peer| self.claims.committed(*peer))
     }
 
     /// Whether a unit that is added up now is counted.

@@ -55,18 +55,31 @@ fn average(old: u64, sample: u64) -> u64 {
 impl Routes {
     /// Begins a round with these replicas. What is known of those that were there before is kept.
     pub(crate) fn open(&mut self, replicas: &[PeerId]) {
-        self.routes.retain(|peer, _| replicas.contains(peer));
-        let present_us = self.present_us;
-        for peer in replicas {
-            let route =
-                self.routes.entry(*peer).or_insert_with(|| Route { virtual_us: present_us, ..Route::default() });
+        self.change(replicas);
+        for route in self.routes.values_mut() {
             route.least_us = None;
             route.begin_anew();
         }
     }
 
-    /// Chooses among the usable replicas the one for a call of so many tokens, and charges it.
-    pub(crate) fn pick(&mut self, tokens: u64, usable: impl Fn(PeerId) -> bool, now: Time) -> Option<PeerId> {
+    /// Goes on with these replicas.
+    pub(crate) fn change(&mut self, replicas: &[PeerId]) {
+        self.routes.retain(|peer, _| replicas.contains(peer));
+        let present_us = self.present_us;
+        for peer in replicas {
+            self.routes.entry(*peer).or_insert_with(|| Route { virtual_us: present_us, ..Route::default() });
+        }
+    }
+
+    /// Chooses among the usable replicas the one for a call of so many tokens, and charges it; `closed` when those are good for it too that
+    /// take no further units.
+    pub(crate) fn pick(
+        &mut self,
+        tokens: u64,
+        usable: impl Fn(PeerId) -> bool,
+        closed: bool,
+        now: Time,
+    ) -> Option<PeerId> {
         let typical = self.mean_speed();
         let present_us = self.present_us;
         for route in self.routes.values_mut() {
@@ -74,7 +87,7 @@ impl Routes {
                 route.virtual_us = route.virtual_us.max(present_us);
             }
         }
-        let free = self.routes.iter_mut().filter(|(peer, route)| route.is_free() && usable(**peer));
+        let free = self.routes.iter_mut().filter(|(peer, route)| route.is_free(closed) && usable(**peer));
         let (peer, route) = free.min_by_key(|(peer, route)| (route.virtual_us, **peer))?;
         self.present_us = self.present_us.max(route.virtual_us);
         route.charge(tokens, typical);
@@ -86,9 +99,9 @@ impl Routes {
         self.routes.iter().any(|(peer, route)| !route.closed && usable(*peer))
     }
 
-    /// When the next of the excluded replicas may be called again.
-    pub(crate) fn next_free(&self, usable: impl Fn(PeerId) -> bool) -> Option<Time> {
-        let excluded = self.routes.iter().filter(|(peer, route)| !route.closed && usable(**peer));
+    /// When the next of the excluded replicas may be called again; `closed` as for [`Routes::pick`].
+    pub(crate) fn next_free(&self, usable: impl Fn(PeerId) -> bool, closed: bool) -> Option<Time> {
+        let excluded = self.routes.iter().filter(|(peer, route)| (closed || !route.closed) && usable(**peer));
         excluded.filter_map(|(_, route)| route.excluded_until).min()
     }
 
@@ -186,8 +199,8 @@ impl Route {
         }
     }
 
-    fn is_free(&self) -> bool {
-        !self.closed && self.excluded_until.is_none()
+    fn is_free(&self, closed: bool) -> bool {
+        (closed || !self.closed) && self.excluded_until.is_none()
     }
 
     /// Charges the time that so many tokens take. While no speed is known at all, every call costs the same.

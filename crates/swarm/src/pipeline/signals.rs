@@ -31,7 +31,8 @@ pub struct RoundView {
 /// Something that happened, told to [`crate::pipeline::Pipeline::handle`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PipelineInput {
-    /// A round opened in which this peer is a member. The one before, if any, is over.
+    /// A round opened in which this peer is a member. The one before, if any, is over. When it is the one that is open already, it goes on
+    /// with other members: what is added up stays so.
     Round(RoundView),
     /// The round closed. What was under way in it is of no more use.
     RoundOver,

@@ -124,7 +124,7 @@ impl Open {
         let ready = self.items.iter().filter(|(_, item)| item.step == Step::Ready && item.retry_at <= now);
         let room = self.counted() < kept.config.units_max;
         let able = ready.filter(|(key, item)| {
-            (room || !self.counts(key.0)) && self.may_work(key.0) && self.can_go_on(kept, item.recall)
+            (room || !self.counts(key.0)) && self.may_work(key.0) && self.can_go_on(kept, key.0, item.recall)
         });
         let key = able.min_by_key(|(_, item)| item.sequence).map(|(key, _)| *key)?;
         if !self.is_last() && self.under_way() >= kept.window.size() {

@@ -178,3 +178,31 @@ fn a_pipeline_names_whom_it_needs() {
     world.after(0, Event::Kill(place));
     world.run_until("all done", 60_000_000, World::is_complete);
 }
+
+#[test]
+fn who_is_refused_for_want_of_a_way_on_is_not_taken_for_a_flood() {
+    let mut world = World::new(Setup { seed: 3, ..Setup::even(3, 2, 2) });
+    // Of the last stage one replica is gone and the other counts no more.
+    let (sealed, gone) = (world.place(2, 0), world.place(2, 1));
+    world.kill(gone);
+    world.give(sealed, PipelineInput::Seal);
+    world.run_for(600_000_000);
+    assert!(world.counts().refused > 100, "{:?}", world.counts());
+    assert_eq!(world.faults, []);
+}
+
+#[test]
+fn a_stage_that_has_committed_works_on_for_one_that_lost_its_sums() {
+    let mut world = World::new(Setup { seed: 4, ..Setup::even(3, 1, 4) });
+    let [first, middle, last] = [0, 1, 2].map(|stage| world.place(stage, 0));
+    world.give(last, PipelineInput::Seal);
+    world.kill(first);
+    world.kill(middle);
+    world.boot(first);
+    world.boot(middle);
+    world.run_until("both count all units", 60_000_000, |world| {
+        (0..2).all(|stage| (0..4).all(|index| world.sums(stage, index) == 1))
+    });
+    assert_eq!(world.replicas[last].sums, [0; 4], "the last stage counts nothing any more");
+    assert_eq!(world.faults, []);
+}
