@@ -71,6 +71,7 @@ function peers(r) {
       bytes_sent: r * (91_000 + index * 1300),
       bytes_received: r * (262_000 - index * 900),
       tokens_per_second: activity === "training" ? 3100 + 120 * noise(`${r}${index}`) : 0,
+      restarts: index === 3 ? 1 : 0,
       faults: mode === "halted" && index === 2 ? 2 : 0,
     };
   });

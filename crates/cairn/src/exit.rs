@@ -73,7 +73,7 @@ impl From<node::Failure> for Failure {
     fn from(failure: node::Failure) -> Self {
         let code = match failure.kind {
             node::FailureKind::Unexpected => Code::Unexpected,
-            node::FailureKind::BadInput => Code::BadInput,
+            node::FailureKind::BadInput | node::FailureKind::OverMemory => Code::BadInput,
             node::FailureKind::InUse => Code::InUse,
             node::FailureKind::CorruptData => Code::CorruptData,
             node::FailureKind::Storage => Code::Storage,

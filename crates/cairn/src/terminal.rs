@@ -1,5 +1,6 @@
 //! The live view of `up`: a few calm lines that are redrawn in place, or plain lines when nobody watches a terminal.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ const SAMPLE_CHARACTERS: usize = 96;
 pub(crate) enum View {
     /// Redrawn in place.
     Live(Live),
-    /// A line per completed round, for logs and pipes.
+    /// A line per completed round, and whenever a peer's process dies or is back, for logs and pipes.
     Plain {
         /// Rounds printed so far.
         rounds: Option<u64>,
+        /// What was last said of peers whose processes died, by name.
+        lives: BTreeMap<String, String>,
     },
 }
 
@@ -36,7 +39,11 @@ pub(crate) struct Live {
 impl View {
     /// A live view on a terminal, plain lines elsewhere.
     pub(crate) fn new() -> Self {
-        if std::io::stderr().is_terminal() { Self::Live(Live::new()) } else { Self::Plain { rounds: None } }
+        if std::io::stderr().is_terminal() {
+            Self::Live(Live::new())
+        } else {
+            Self::Plain { rounds: None, lives: BTreeMap::new() }
+        }
     }
 
     /// Shows where the run stands.
@@ -44,11 +51,18 @@ impl View {
         let Some(run) = &state.run else { return };
         match self {
             Self::Live(live) => live.show(state, run),
-            Self::Plain { rounds } if *rounds != Some(run.round) => {
-                *rounds = Some(run.round);
-                eprintln!("{}", plain_line(run));
+            Self::Plain { rounds, lives } => {
+                for (peer, said) in state.peers.iter().filter_map(|peer| Some((peer, life_text(peer)?))) {
+                    let line = format!("{} {said}", peer.name);
+                    if lives.insert(peer.name.clone(), said.clone()) != Some(said) {
+                        eprintln!("{line}");
+                    }
+                }
+                if *rounds != Some(run.round) {
+                    *rounds = Some(run.round);
+                    eprintln!("{}", plain_line(run));
+                }
             }
-            Self::Plain { .. } => {}
         }
     }
 
@@ -130,7 +144,10 @@ fn peers_text(peers: &[PeerView]) -> String {
     let mut parts: Vec<String> = peers
         .iter()
         .take(LISTED_MAX)
-        .map(|peer| format!("{} {} {}", symbol(peer.activity), peer.name, activity(peer.activity)))
+        .map(|peer| {
+            let restarts = if peer.restarts > 0 { format!(" ↻{}", peer.restarts) } else { String::new() };
+            format!("{} {} {}{restarts}", symbol(peer.activity), peer.name, activity(peer.activity))
+        })
         .collect();
     if peers.len() > LISTED_MAX {
         parts.push(format!("and {} more", peers.len() - LISTED_MAX));
@@ -140,7 +157,7 @@ fn peers_text(peers: &[PeerView]) -> String {
 
 fn symbol(activity: PeerActivity) -> char {
     match activity {
-        PeerActivity::Offline => '○',
+        PeerActivity::Offline | PeerActivity::Restarting => '○',
         PeerActivity::Waiting | PeerActivity::Joining => '◌',
         _ => '●',
     }
@@ -156,6 +173,19 @@ pub(crate) fn activity(activity: PeerActivity) -> &'static str {
         PeerActivity::Applying => "applying",
         PeerActivity::Waiting => "waiting",
         PeerActivity::Done => "done",
+        PeerActivity::Restarting => "restarting",
+    }
+}
+
+/// What became of a peer whose process died; none when none did.
+fn life_text(peer: &PeerView) -> Option<String> {
+    if let Some(lost) = &peer.lost {
+        return Some(format!("is lost: {lost}"));
+    }
+    match (peer.activity, peer.restarts) {
+        (PeerActivity::Restarting, _) => Some("is away: its process died, and is started again".to_owned()),
+        (_, 0) => None,
+        (_, restarts) => Some(format!("is back, restarted {restarts}×")),
     }
 }
 
@@ -203,9 +233,20 @@ mod tests {
             tokens_per_second: 0.0,
             stage: None,
             memory_peak_bytes: None,
+            restarts: 0,
+            lost: None,
             faults: 0,
         };
         let text = peers_text(&[peer("1", PeerActivity::Training), peer("2", PeerActivity::Offline)]);
         assert_eq!(text, "● 1 training   ○ 2 offline");
+        let back = PeerView { restarts: 2, ..peer("3", PeerActivity::Waiting) };
+        let away = PeerView { restarts: 1, ..peer("4", PeerActivity::Restarting) };
+        assert_eq!(peers_text(&[back.clone(), away.clone()]), "◌ 3 waiting ↻2   ○ 4 restarting ↻1");
+        let lost = PeerView { lost: Some("it died".into()), ..peer("5", PeerActivity::Offline) };
+        let said =
+            [life_text(&peer("1", PeerActivity::Training)), life_text(&back), life_text(&away), life_text(&lost)];
+        let expected = ["is back, restarted 2×", "is away: its process died, and is started again", "is lost: it died"];
+        assert_eq!(said[0], None);
+        assert_eq!(said[1..].iter().flatten().collect::<Vec<_>>(), expected);
     }
 }

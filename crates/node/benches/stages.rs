@@ -8,8 +8,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error")]
 
+#[path = "shared/arguments.rs"]
+mod arguments;
+
 use std::sync::Arc;
 
+use arguments::{number, values};
 use learn::Recipe;
 use learn::boundary::Codec;
 use learn::data::Corpus;
@@ -26,15 +30,10 @@ const PEERS: usize = 8;
 const WARM_ROUNDS: u64 = 1;
 
 fn main() {
-    let argument = |name: &str| -> Vec<String> {
-        let named = |argument: String| argument.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
-        std::env::args().filter_map(named).collect()
-    };
-    let number = |name: &str, default: u64| argument(name).first().map_or(default, |text| text.parse().unwrap());
     let (turns, rounds) = (number("turns", 3), number("rounds", 3));
-    let link = argument("link").first().map_or("80M/80M,50ms", String::as_str).to_owned();
+    let link = values("link").first().map_or("80M/80M,50ms", String::as_str).to_owned();
     let link: LinkSpec = link.parse().unwrap();
-    let codecs = argument("codec");
+    let codecs = values("codec");
     let codecs =
         if codecs.is_empty() { vec!["full,f32".into(), "full,int8".into(), "full,int4".into()] } else { codecs };
     println!("{STAGES} stages, {PEERS} peers, {} cores, links of {link}, {rounds} rounds", probe::cores());

@@ -24,7 +24,7 @@ use iroh_blobs::get::fsm::{self, ConnectedNext, DecodeError, EndBlobNext};
 use iroh_blobs::protocol::GetRequest;
 use iroh_blobs::store::GcConfig;
 use iroh_blobs::store::fs::FsStore;
-use iroh_blobs::store::fs::options::Options;
+use iroh_blobs::store::fs::options::{InlineOptions, Options};
 use tokio::sync::Semaphore;
 use wire::{Hash, PeerId};
 
@@ -325,6 +325,8 @@ async fn open_index(path: &Path) -> Result<FsStore, String> {
         _ => {}
     }
     let mut options = Options::new(path);
+    // Its database keeps what it reads in memory, up to all of its file: no bytes of blobs are to be among that.
+    options.inline = InlineOptions::NO_INLINE;
     options.gc = Some(GcConfig { interval: INDEX_SWEEP, add_protected: None });
     FsStore::load_with_opts(path.join("blobs.db"), options).await.map_err(|error| format!("{error:#}"))
 }

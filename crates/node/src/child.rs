@@ -3,9 +3,11 @@
 //! Sequence: the parent writes a [`ChildConfig`]; the child answers with a `status` line once it listens, or with a `failed`
 //! line and ends. Then the parent writes [`Order`] lines, and the child writes [`Report`] lines: a status whenever it
 //! changed, at most every [`STATUS_MS_MIN`], and every closed round once. The child ends when its input does, so that no
-//! child outlives its parent.
+//! child outlives its parent. One that dies is started again by its parent, with the same configuration, and reports all closed rounds anew.
 
 mod handle;
+mod life;
+mod restarts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use tokio::sync::watch;
 use wire::{Charter, OperatorCertificate, PeerId, Signed};
 
 pub use handle::{ChildHandle, ChildProgram};
+pub use restarts::{DEATHS_MAX, LIVED_WELL, OVER_MEMORY_MAX, PAUSE_FIRST, PAUSE_MAX};
 
 use crate::identity::load_or_create;
 use crate::member::{Failure, FailureKind};
@@ -77,6 +80,8 @@ pub struct ChildConfig {
 pub enum Order {
     /// Where others listen.
     Introduce(Vec<(PeerId, SocketAddr)>),
+    /// The process of a peer ended.
+    Ended(PeerId),
     /// Report the piece of a peer.
     Piece(PeerId),
     /// Stop.
@@ -174,6 +179,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
         let order = serde_json::from_str(line).map_err(|error| bad_input(format!("bad order: {error}")))?;
         match order {
             Order::Introduce(peers) => node.introduce(peers).await,
+            Order::Ended(peer) => node.note_end(peer).await,
             Order::Piece(peer) => {
                 let piece = node.piece(peer).await.map(Box::new);
                 self.report(&Report::Piece(peer, piece)).await?;
@@ -215,7 +221,7 @@ fn check_memory(limit: Option<u64>) -> Result<(), Failure> {
     let taken = limit.and_then(|_| memory::peak_bytes());
     match (taken, limit) {
         (Some(taken), Some(limit)) if taken > limit => Err(Failure {
-            kind: FailureKind::BadInput,
+            kind: FailureKind::OverMemory,
             message: format!("a peer took {} MB of memory, and may take {} MB", taken / 1_000_000, limit / 1_000_000),
             hint: "allow a peer more memory, or take more stages".to_owned(),
         }),

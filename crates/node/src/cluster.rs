@@ -7,6 +7,10 @@
 //! With a link, every peer sits behind one of its own: the cluster runs a [`ShapedNetwork`], tells peers the fronts of the
 //! others instead of their addresses, and keeps them from finding other paths. That holds for peers in processes of their
 //! own, too: the network is the parent's.
+//!
+//! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
+
+mod returns;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -19,6 +23,7 @@ use ledger::Piece;
 use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
 use wire::{Identity, PeerId, Release, RunId};
 
 use crate::Checkpoint;
@@ -34,6 +39,7 @@ use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload, stage_of};
+use returns::Returns;
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
@@ -98,8 +104,10 @@ pub struct Cluster {
     home: Home,
     run: RunHome,
     resumed: bool,
-    members: Vec<Member>,
-    network: Option<ShapedNetwork>,
+    members: Arc<Vec<Member>>,
+    network: Option<Arc<ShapedNetwork>>,
+    /// Tells the others when a peer listens elsewhere; ends with the cluster.
+    returns: JoinSet<()>,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
     /// How a model in stages is used.
@@ -125,10 +133,10 @@ impl Cluster {
         let members = start_members(&home, &run, &config, &identities).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
         let network = match config.link {
-            Some(link) => Some(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?),
+            Some(link) => Some(Arc::new(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?)),
             None => None,
         };
-        let client = inference(&run, &config, &addresses, network.as_ref()).await?;
+        let client = inference(&run, &config, &addresses, network.as_deref()).await?;
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -145,7 +153,10 @@ impl Cluster {
         for member in &members {
             member.introduce(addresses.clone()).await;
         }
-        Ok(Self { home, run, resumed, members, network, observer, observing, client, stop })
+        let members = Arc::new(members);
+        let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
+        let returns = JoinSet::from_iter([returns.run()]);
+        Ok(Self { home, run, resumed, members, network, returns, observer, observing, client, stop })
     }
 
     /// The data directory.
@@ -180,7 +191,7 @@ impl Cluster {
 
     /// The links between the peers, when they are shaped: to count, to change and to cut them.
     pub fn network(&self) -> Option<&ShapedNetwork> {
-        self.network.as_ref()
+        self.network.as_deref()
     }
 
     /// What is observed; cheap to clone and to keep.
@@ -228,11 +239,12 @@ impl Cluster {
     }
 
     /// Stops all peers as if they paused, and saves what was observed.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         if self.observing.await.is_err() {
             tracing::warn!("the observer ended unexpectedly");
         }
+        self.returns.abort_all();
         // The validator last, so that nobody waits for it.
         for member in self.members.iter().rev() {
             member.shutdown().await;
@@ -241,12 +253,13 @@ impl Cluster {
     }
 
     /// Ends all peers at once, with nothing flushed or closed, as a crash does.
-    pub async fn kill(self) {
+    pub async fn kill(mut self) {
         self.observing.abort();
-        for member in &self.members {
+        self.returns.abort_all();
+        for member in self.members.iter() {
             member.kill();
         }
-        for member in &self.members {
+        for member in self.members.iter() {
             // A killed task drops its sender, a killed process reports its end.
             let _ = member.ended().wait_for(Option::is_some).await;
         }

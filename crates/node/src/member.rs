@@ -59,6 +59,14 @@ impl Member {
         }
     }
 
+    /// Tells it that the process of another peer ended.
+    pub async fn note_end(&self, peer: PeerId) {
+        match self {
+            Self::Task(node) => node.note_end(peer).await,
+            Self::Process(child) => child.note_end(peer).await,
+        }
+    }
+
     /// The piece of a peer, as of this peer's ledger.
     pub async fn piece(&self, peer: PeerId) -> Option<ledger::Piece> {
         match self {
@@ -102,6 +110,8 @@ pub enum FailureKind {
     Network,
     /// Peers computed different states.
     Divergence,
+    /// A peer took more memory than it may.
+    OverMemory,
 }
 
 /// How a peer ended.

@@ -1,17 +1,21 @@
 //! The memory of a peer that holds a stage: planned before it starts, kept by the size of its in-flight window, and measured.
 //!
 //! A plan has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
-//! the units under way, and the program with its data. Only the window can be made smaller; a limit below the rest is refused.
+//! the units under way, the blocks of the whole run, which every peer holds ([`swarm::Peer::blocks`]), and the program with its data. Only
+//! the window can be made smaller; a limit below the rest is refused.
 
 use std::fmt;
 
 use learn::pipeline::{MESSAGES_PER_UNIT, PROGRAM_BYTES, STAGE_SLOTS, StageBudget, TOKENIZER_BYTES};
 use model::ConfigError;
 use swarm::pipeline::PipelineConfig;
+use wire::{Receipt, Signed, Transaction};
 
 use crate::inference::serving_bytes;
 use crate::workload::Workload;
 
+/// Transactions of a member in a round: its commitment and its attestation.
+const TRANSACTIONS_PER_ROUND: u64 = 2;
 /// Messages that a pipeline needs to get on.
 const MESSAGES_MIN: u64 = 5;
 
@@ -24,6 +28,8 @@ pub struct MemberMemory {
     pub serving: u64,
     /// Inputs, outputs and gradients of the units under way: all that it may have.
     pub window: u64,
+    /// The run's blocks at its end: their receipts, and the transactions that hold them.
+    pub records: u64,
     /// The program, the tokenizer and the corpus.
     pub program: u64,
     message: u64,
@@ -72,6 +78,7 @@ impl MemberMemory {
             stage: StageBudget::of(recipe, shape, STAGE_SLOTS, 1)?,
             serving: serving_bytes(workload, stage),
             window: MESSAGES_PER_UNIT * units * message,
+            records: records_bytes(workload, replicas),
             program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + tokens as u64,
             message,
         }))
@@ -88,7 +95,7 @@ impl MemberMemory {
     }
 
     fn without_window(&self) -> u64 {
-        self.stage.total() + self.serving + self.program
+        self.stage.total() + self.serving + self.records + self.program
     }
 
     /// The settings of a pipeline that keeps to a limit.
@@ -109,6 +116,14 @@ impl MemberMemory {
         let window = (limit - self.without_window()).min(self.window.max(MESSAGES_MIN * self.message));
         Ok(PipelineConfig { held_bytes_max: window, ..workload.pipeline() })
     }
+}
+
+/// What the blocks of a whole run take: a receipt for each unit in every stage, and a commitment and an attestation of each member.
+fn records_bytes(workload: &Workload, replicas: usize) -> u64 {
+    let (recipe, stages) = (&workload.recipe, u64::from(workload.stages_len()));
+    let receipts = u64::from(recipe.units_per_round) * stages * size_of::<Signed<Receipt>>() as u64;
+    let transactions = TRANSACTIONS_PER_ROUND * replicas as u64 * stages * size_of::<Signed<Transaction>>() as u64;
+    recipe.rounds * (receipts + transactions)
 }
 
 /// The most memory that this process had so far, in bytes, where the system says so.

@@ -289,12 +289,13 @@ impl Watching {
         self.outcome.send_replace(Some(Outcome::Finished(Box::new(summary))));
     }
 
-    /// The failure of a peer without which the run cannot go on: a stage bears the loss of killed replicas until the last one.
+    /// The failure of a peer without which the run cannot go on: a stage bears the loss of killed replicas until the last one, and nobody
+    /// that of peer 1, which orders the blocks.
     fn unbearable_end(&self) -> Option<Failure> {
         let (stages, all) = (self.watched.workload.stages_len(), &self.watched.ended);
-        let failure = all.iter().find_map(|ended| {
+        let failure = (1..).zip(all).find_map(|(number, ended)| {
             let ended = ended.borrow().clone()?;
-            ended.failure.filter(|_| stages == 1 || !ended.killed)
+            ended.failure.filter(|_| stages == 1 || !ended.killed || number == 1)
         });
         if failure.is_some() || stages == 1 {
             return failure;

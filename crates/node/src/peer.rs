@@ -26,7 +26,7 @@ use crate::compute::{Done, Executor, Means};
 use crate::inference::InferenceServer;
 use crate::member::{Ended, Failure, FailureKind};
 use crate::memory;
-use crate::status::{AgreedState, ModelStatus, PeerStatus, activity_view};
+use crate::status::{AgreedState, Lives, ModelStatus, PeerStatus, activity_view};
 use crate::store::{Store, StoreError};
 use crate::time::{TimeBook, now, until};
 use crate::transport::{Services, Traffic, Transport, TransportConfig, TransportError, TransportEvent};
@@ -121,6 +121,7 @@ impl NodeError {
 /// What a peer can be asked.
 enum Command {
     Introduce(Vec<(PeerId, SocketAddr)>),
+    Ended(PeerId),
     Piece(PeerId, oneshot::Sender<Option<ledger::Piece>>),
     Shutdown,
 }
@@ -161,6 +162,12 @@ impl NodeHandle {
     pub async fn introduce(&self, peers: Vec<(PeerId, SocketAddr)>) {
         // A peer that ended needs no addresses.
         let _ = self.commands.send(Command::Introduce(peers)).await;
+    }
+
+    /// Tells the peer that the process of another one ended.
+    pub async fn note_end(&self, peer: PeerId) {
+        // A peer that ended has no connections.
+        let _ = self.commands.send(Command::Ended(peer)).await;
     }
 
     /// The piece of a peer, as of this peer's ledger.
@@ -320,6 +327,7 @@ impl Shell {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Introduce(peers)) => self.introduce(peers).await?,
+                    Some(Command::Ended(peer)) => self.transport.note_end(peer),
                     Some(Command::Piece(peer, answer)) => {
                         let ledger = self.peer.ledger();
                         let receipts = ledger.paid_receipts(&peer, self.peer.blocks());
@@ -346,7 +354,7 @@ impl Shell {
 
     async fn introduce(&mut self, peers: Vec<(PeerId, SocketAddr)>) -> Result<(), NodeError> {
         for (peer, address) in peers {
-            self.transport.dialer().set_address(peer, address);
+            self.transport.set_address(peer, address);
         }
         self.started = true;
         self.feed(Input::Start).await
@@ -510,6 +518,7 @@ impl Shell {
             trained_seconds: self.trained_seconds,
             faults: self.faults.iter().cloned().collect(),
             rounds: self.rounds.reports(),
+            lives: Lives::default(),
         };
         self.status.send_replace(status);
     }
@@ -541,5 +550,6 @@ fn blank_status(peer: &swarm::Peer, transport: &Transport) -> PeerStatus {
         trained_seconds: 0.0,
         faults: Vec::new(),
         rounds: Arc::default(),
+        lives: Lives::default(),
     }
 }

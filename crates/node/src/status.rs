@@ -41,6 +41,19 @@ pub struct ModelStatus {
     pub state_root: Hash,
 }
 
+/// What a parent knows of the processes that a peer has, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Its process' number; none while it has none, or is a task of this process.
+    pub process: Option<u32>,
+    /// Whether its process died, and it gets another.
+    pub is_away: bool,
+    /// Why it gets no other, when it failed.
+    pub lost: Option<String>,
+}
+
 /// A peer at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -92,6 +105,9 @@ pub struct PeerStatus {
     /// The closed rounds, oldest first. Left out of the JSON: rounds travel in lines of their own.
     #[serde(skip)]
     pub rounds: Arc<Vec<RoundReport>>,
+    /// Its processes. Not in the JSON: whoever started them knows.
+    #[serde(skip)]
+    pub lives: Lives,
 }
 
 /// A state with an agreed root for every stage.

@@ -30,7 +30,8 @@ pub const FAULTS_MAX: u64 = 1000;
 pub const OUTBOX_MAX: u64 = 64;
 
 const DATABASE: &str = "node.redb";
-const CACHE_BYTES: usize = 8 << 20;
+/// Little: what is stored is read at the start, and only written from there on.
+const CACHE_BYTES: usize = 1 << 20;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");

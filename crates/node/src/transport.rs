@@ -10,7 +10,7 @@
 //!
 //! One connection per pair of peers. When both dial at the same moment, both keep the connection that the peer with the
 //! smaller id dialled. A connection from a peer that already has one older than [`SIMULTANEOUS_MS_MAX`] replaces it: the
-//! other side would not dial if it still had the old one.
+//! other side would not dial if it still had the old one. What was open to it for other things than messages goes, too.
 //!
 //! Everything is bounded. Out: [`FRAMES_QUEUED_MAX`] frames and [`BYTES_QUEUED_MAX`] bytes per peer; a message that does
 //! not fit is dropped and counted, since the protocol repeats by timer what matters. In: [`BYTES_INBOUND_MAX`] bytes of
@@ -256,6 +256,24 @@ impl Transport {
         self.live.contains_key(&peer)
     }
 
+    /// Notes where a peer listens. What is open to one that listened elsewhere is closed: an endpoint sends to the address that it chose
+    /// for a peer until its last connection to it is gone, new ones included (iroh's `remote_state.rs`).
+    pub fn set_address(&mut self, peer: PeerId, address: SocketAddr) {
+        if self.dialer.set_address(peer, address).is_some_and(|before| before != address) {
+            self.note_end(peer);
+        }
+    }
+
+    /// Notes that a peer's process ended: everything that is open to it is closed, as it would be after [`SILENCE_MAX`].
+    pub fn note_end(&mut self, peer: PeerId) {
+        if self.live.remove(&peer).is_some() {
+            self.ready.push_back(TransportEvent::Disconnected(peer));
+        }
+        for connection in self.dialer.meters.open(peer) {
+            connection.close(link::CLOSE_DUPLICATE, b"its peer ended");
+        }
+    }
+
     /// Starts to connect to a peer, unless that is done or under way. The outcome comes as an event.
     pub fn connect(&mut self, peer: PeerId) {
         if peer == self.dialer.own || self.live.contains_key(&peer) || !self.dialling.insert(peer) {
@@ -366,6 +384,9 @@ impl Transport {
             if let Some(old) = self.live.remove(&peer) {
                 old.link.close_duplicate();
             }
+            if !fresh {
+                self.dialer.forget_connections(peer);
+            }
             self.ready.push_back(TransportEvent::Disconnected(peer));
         }
         self.links_made += 1;
@@ -406,9 +427,20 @@ impl Dialer {
         self.fixed.unwrap_or_else(first)
     }
 
-    /// Notes where a peer listens.
-    pub fn set_address(&self, peer: PeerId, address: SocketAddr) {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address);
+    /// Notes where a peer listens; gives where it was known to listen before.
+    pub fn set_address(&self, peer: PeerId, address: SocketAddr) -> Option<SocketAddr> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address)
+    }
+
+    /// Closes what is open to a peer for other things than messages: its process is another one now, and would not answer there.
+    pub(crate) fn forget_connections(&self, peer: PeerId) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|(of, _), connection| {
+            if *of == peer {
+                connection.close(link::CLOSE_DUPLICATE, b"its peer began anew");
+            }
+            *of != peer
+        });
     }
 
     /// Bytes sent and received so far, by peer, headers included, over message and blob connections.

@@ -164,6 +164,8 @@ pub enum PeerActivity {
     Waiting,
     /// The run is complete.
     Done,
+    /// Its process died, and is started again.
+    Restarting,
 }
 
 /// One peer.
@@ -195,6 +197,12 @@ pub struct PeerView {
     /// The most memory that it took, where it has a process of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak_bytes: Option<u64>,
+    /// How often its process died and was started again.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Why it is gone for good, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
     /// Faults recorded against it.
     pub faults: u64,
 }

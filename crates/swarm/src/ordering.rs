@@ -8,7 +8,8 @@
 //!
 //! Where the charter splits the weights, payloads of other stages are not fetched; members of their stages hold them (`split.rs`).
 //!
-//! Safety: a committed payload has a holder besides its peer, since it is fetched before it is included; a block is durable
+//! Safety: a committed payload has a holder besides its peer, since it is fetched before it is included, or somebody of its stage says
+//! that it holds it; a block is durable
 //! before anybody sees it, so a validator that crashes never signs two blocks of one height that others could see.
 //! Liveness: a transaction that could be accepted later (its round's root is not canonical yet) waits here; one that was
 //! lost, or dropped because the pool was full, is submitted again by its peer.

@@ -2,7 +2,7 @@
 
 export type Phase = "starting" | "training" | "finished" | "halted";
 
-export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done";
+export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done" | "restarting";
 
 export interface TimeSplit {
   compute: number;
@@ -73,6 +73,10 @@ export interface PeerView {
   tokens_per_second: number;
   stage?: number | null;
   memory_peak_bytes?: number | null;
+  /** How often its process died and was started again. */
+  restarts?: number;
+  /** Why it is gone for good, when it failed. */
+  lost?: string | null;
   faults: number;
 }
 

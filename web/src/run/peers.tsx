@@ -14,12 +14,18 @@ const ACTIVITIES: Record<PeerActivity, string> = {
   applying: "applying",
   waiting: "waiting",
   done: "done",
+  restarting: "restarting",
 };
+
+/** Whether a peer is there: it is not while its process is started again. */
+export function isHere(peer: PeerView): boolean {
+  return peer.activity !== "offline" && peer.activity !== "restarting";
+}
 
 const COLUMNS = ["Peer", "Doing", "Share", "Receipts", "Speed", "Sent", "Received", "Faults"];
 
 export function Peers(props: { peers: PeerView[] }): JSX.Element {
-  const online = props.peers.filter((peer) => peer.activity !== "offline").length;
+  const online = props.peers.filter(isHere).length;
   return (
     <Panel title="Peers" class="peers" aside={<span class="count">{`${online} of ${props.peers.length} online`}</span>}>
       {props.peers.length === 0 ? <p class="quiet">No peer has been seen yet.</p> : <Table peers={props.peers} />}
@@ -76,6 +82,7 @@ function Row(props: { peer: PeerView }): JSX.Element {
           <i aria-hidden="true" />
           {ACTIVITIES[peer.activity]}
         </span>
+        {peer.lost ? <small class="lives bad">{peer.lost}</small> : restarts(peer) > 0 && <small class="lives">{`restarted ${restarts(peer)}×`}</small>}
       </Cell>
       <Cell name="Share">
         <span class="share">
@@ -93,6 +100,10 @@ function Row(props: { peer: PeerView }): JSX.Element {
       <Cell name="Faults">{peer.faults > 0 ? <b class="bad">{peer.faults}</b> : "0"}</Cell>
     </tr>
   );
+}
+
+function restarts(peer: PeerView): number {
+  return peer.restarts ?? 0;
 }
 
 function Cell(props: { name: string; children: ComponentChildren }): JSX.Element {

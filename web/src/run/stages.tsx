@@ -5,6 +5,7 @@ import * as format from "../format";
 import type { PeerView, PipelineView } from "../net/types";
 import { Panel } from "../parts";
 import { Pebble } from "../stones";
+import { isHere } from "./peers";
 
 export function Stages(props: { pipeline: PipelineView; peers: PeerView[] }): JSX.Element {
   const { pipeline, peers } = props;
@@ -29,7 +30,7 @@ export function Stages(props: { pipeline: PipelineView; peers: PeerView[] }): JS
 
 function Stage(props: { stage: number; first: number; count: number; ends: [boolean, boolean]; peers: PeerView[] }): JSX.Element {
   const { stage, first, count, ends, peers } = props;
-  const online = peers.filter((peer) => peer.activity !== "offline");
+  const online = peers.filter(isHere);
   const lost = peers.length - online.length;
   const receipts = peers.reduce((sum, peer) => sum + peer.receipts, 0);
   const layers = count === 1 ? `layer ${first + 1}` : `layers ${first + 1}–${first + count}`;
@@ -42,14 +43,14 @@ function Stage(props: { stage: number; first: number; count: number; ends: [bool
       </p>
       <ul>
         {peers.map((peer) => (
-          <li key={peer.id} class={peer.activity === "offline" ? "away" : ""} title={`${peer.name}: ${peer.activity}`}>
+          <li key={peer.id} class={isHere(peer) ? "" : "away"} title={`${peer.name}: ${peer.activity}`}>
             <Pebble id={peer.id} />
             <span>{peer.name}</span>
             <small>{receipts > 0 ? format.percent(peer.receipts / receipts) : "–"}</small>
           </li>
         ))}
       </ul>
-      {lost > 0 && <p class={online.length > 0 ? "healed" : "broken"}>{online.length > 0 ? `${lost} lost, the others go on` : "nobody is left: the run waits"}</p>}
+      {lost > 0 && <p class={online.length > 0 ? "healed" : "broken"}>{online.length > 0 ? `${lost} away, the others go on` : "nobody is left: the run waits"}</p>}
     </div>
   );
 }

@@ -46,7 +46,8 @@ pub(crate) fn run(args: &RunExportArgs, home: &Path) -> Outcome {
     println!("  state root {}", exported.state_root);
     if exported.has_bases {
         println!(
-            "  the learned bases between its stages are left out: it computes something else than the run's model, as far as they lose something"
+            "  the learned bases between its stages are left out: it computes something else than the run's model, as far as\n  \
+             they lose something"
         );
     }
     println!("\n  cairn models import {}", args.to.display());

@@ -1,5 +1,5 @@
-//! A model in stages as a user has it: peers with little memory, one of which is killed, a model that answers through them, and the proof
-//! that what is recorded can be computed again.
+//! A model in stages as a user has it: peers with little memory, one of which is killed twice and comes back, a model that answers through
+//! them, and the proof that what is recorded can be computed again.
 
 use serde_json::{Value, json};
 
@@ -27,17 +27,33 @@ fn answer(up: &Up) -> String {
     answer["choices"][0]["text"].as_str().unwrap().to_owned()
 }
 
+/// Receipts of peer 4 that are paid.
+fn receipts(up: &Up) -> u64 {
+    up.state()["peers"][3]["receipts"].as_u64().unwrap()
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_model_in_stages_trains_answers_and_can_be_computed_again() {
     let place = Place::new();
     let arguments = ["--preset", "tiny", "--stages", "2", "--peers", "4", "--processes", "--memory", MEMORY];
-    let mut up = place.up(&[&arguments[..], &["--rounds", "30"]].concat());
+    let mut up = place.up(&[&arguments[..], &["--rounds", "90"]].concat());
     up.wait_for_round(3);
-    // The last peer is the second one of the last stage.
-    let victim = children(up.id()).into_iter().max().unwrap();
-    assert!(std::process::Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap().success());
-    up.wait_for("done: 30 rounds");
+    for death in 1..=2 {
+        // The last peer is the second one of the last stage; its process is the one that was started last.
+        let victim = children(up.id()).into_iter().max().unwrap();
+        assert!(std::process::Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap().success());
+        up.wait_for("peer 4 is away: its process died, and is started again");
+        up.wait_for(&format!("peer 4 is back, restarted {death}×"));
+        let before = receipts(&up);
+        while receipts(&up) == before {
+            up.wait_for("round ");
+        }
+    }
+    up.wait_for("done: 90 rounds");
+    assert_eq!(up.state()["peers"][3]["restarts"], 2);
+    let run = up.state()["run"].clone();
+    assert_eq!(run["tokens"], run["tokens_target"], "a unit was lost");
     let memory = up.wait_for("memory of a peer");
     assert!(memory.contains("times the"), "{memory}");
 
@@ -63,7 +79,7 @@ fn a_model_in_stages_trains_answers_and_can_be_computed_again() {
     );
     assert!(lines.iter().all(|line| line["differences"] == json!([])), "{lines:?}");
     let (code, said) = failed(&place.run(&["replay", "--round", "5"]));
-    assert!(code == 3 && said.contains("rounds are: 0, "), "{said}");
+    assert!(code == 3 && said.contains("rounds are: 87, "), "{said}");
     let (code, said) = failed(&place.run(&["replay", "--unit", "999"]));
     assert!(code == 3 && said.contains("no receipt of unit 999"), "{said}");
 }

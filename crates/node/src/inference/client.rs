@@ -132,6 +132,19 @@ impl InferenceClient {
         self.dialer.close().await;
     }
 
+    /// Notes that a peer's process ended: calls to it fail now, and go elsewhere for a while.
+    pub fn note_end(&self, peer: PeerId) {
+        self.dialer.forget_connections(peer);
+        self.note_failure(peer);
+    }
+
+    /// Notes that a peer listens again, and where: it is called like any other.
+    pub fn note_return(&self, peer: PeerId, address: SocketAddr) {
+        self.dialer.set_address(peer, address);
+        self.dialer.forget_connections(peer);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    }
+
     /// Number of stages.
     pub fn stages(&self) -> usize {
         self.replicas.len()

@@ -254,8 +254,10 @@ impl Picture {
         if statuses.iter().any(|status| status.halted.is_some()) {
             return Phase::Halted;
         }
-        let mut here = statuses.iter().zip(gone).filter(|(_, gone)| self.stages == 1 || !**gone);
-        if here.all(|(status, _)| status.finished) {
+        // A stage bears the loss of a replica, and one that is started again finishes when it is back.
+        let is_missed = |status: &PeerStatus, gone: bool| self.stages > 1 && (gone || status.lives.is_away);
+        let mut here = statuses.iter().zip(gone).filter(|(status, gone)| !is_missed(status, **gone)).peekable();
+        if here.peek().is_some() && here.all(|(status, _)| status.finished) {
             return Phase::Finished;
         }
         match statuses.iter().any(|status| status.open_round.is_some()) {
@@ -285,6 +287,8 @@ impl Picture {
             },
             stage: (self.stages > 1).then_some(status.stage),
             memory_peak_bytes: status.memory_peak_bytes,
+            restarts: status.lives.restarts,
+            lost: status.lives.lost.clone(),
             faults: statuses.iter().map(against).max().unwrap_or(0),
         }
     }

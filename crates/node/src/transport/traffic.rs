@@ -60,6 +60,11 @@ impl Meters {
         });
     }
 
+    /// The open connections to and from a peer, whatever they are for.
+    pub(super) fn open(&self, peer: PeerId) -> Vec<Connection> {
+        self.with(|meters| meters.get(&peer).map_or_else(Vec::new, |meter| meter.open.clone()))
+    }
+
     /// Bytes so far, by peer.
     pub(super) fn read(&self) -> BTreeMap<PeerId, Traffic> {
         self.with(|meters| {

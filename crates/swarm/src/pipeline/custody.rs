@@ -274,12 +274,11 @@ impl Open {
             let item = self.items.get_mut(&key).expect("the unit is here");
             item.below = Below::Called { peer, since: now, until };
             kept.routes.called(peer, until);
-        } else if !redo
-            && self.stage() > 0
-            && !kept.routes.any_open(usable)
-            && !(taken && self.replicas().iter().any(|peer| usable(*peer)))
-        {
-            self.refuse_item(kept, key, RefusalReason::NoRoute, now, out);
+        } else if !redo && self.stage() > 0 {
+            let somebody = kept.routes.any_open(usable) || taken && self.replicas().iter().any(|peer| usable(*peer));
+            if !somebody {
+                self.refuse_item(kept, key, RefusalReason::NoRoute, now, out);
+            }
         }
     }
 
