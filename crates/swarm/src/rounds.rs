@@ -77,6 +77,8 @@ impl Peer {
         self.update_needs(&plan, now);
         self.start_job(&plan, now, out);
         self.tend_stages(now, out);
+        // A task of a round that is over was given up just now: nothing else may happen that starts what was waiting for it.
+        self.start_job(&plan, now, out);
     }
 
     /// Takes a job's result; one that is not of the current job is ignored.
