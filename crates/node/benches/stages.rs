@@ -26,8 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const STAGES: usize = 4;
 const PEERS: usize = 8;
-/// Rounds that do not count.
-const WARM_ROUNDS: u64 = 1;
+/// Rounds that do not count: they fill the windows, and in a range of precisions find the one that the links carry.
+const WARM_ROUNDS: [u64; 2] = [1, 5];
 
 fn main() {
     let (turns, rounds) = (number("turns", 3), number("rounds", 3));
@@ -46,12 +46,13 @@ fn main() {
             let ratio = shaped.tokens_per_second / free.tokens_per_second;
             ratios.push(ratio);
             println!(
-                "turn {}  {codec:18} {:6.0} tokens/s without links, {:6.0} with: {:5.1} %   {:5.0} bytes/token, {} faults",
+                "turn {}  {codec:18} {:6.0} tokens/s without links, {:6.0} with: {:5.1} %   {:5.0} bytes/token, {}, {} faults",
                 turn + 1,
                 free.tokens_per_second,
                 shaped.tokens_per_second,
                 100.0 * ratio,
                 shaped.bytes_per_token,
+                shaped.precisions.join(" "),
                 shaped.faults
             );
         }
@@ -64,6 +65,7 @@ fn main() {
 
 fn workload(codec: Codec, seed: u64) -> Arc<Workload> {
     let mut recipe = Recipe::default_run().in_stages(STAGES, codec.space, codec.precision);
+    recipe.pipeline = recipe.pipeline.map(|pipeline| learn::recipe::Pipeline { coarsest: codec.coarsest, ..pipeline });
     recipe.seed = seed;
     recipe.rounds = 200;
     recipe.model = Config { width: 512, heads: 2, kv_heads: 2, head_dim: 32, ff: 64, context: 256, ..recipe.model };
@@ -78,6 +80,7 @@ fn workload(codec: Codec, seed: u64) -> Arc<Workload> {
 struct Speed {
     tokens_per_second: f64,
     bytes_per_token: f64,
+    precisions: Vec<String>,
     faults: usize,
 }
 
@@ -88,14 +91,19 @@ fn run(workload: &Arc<Workload>, link: Option<LinkSpec>, rounds: u64) -> Speed {
     runtime.block_on(async {
         let cluster = Cluster::start(config).await.unwrap();
         let mut status = cluster.members()[0].status();
-        let done = WARM_ROUNDS + rounds;
+        let ranged = workload.recipe.pipeline.is_some_and(|pipeline| pipeline.coarsest.is_some());
+        let warm = WARM_ROUNDS[usize::from(ranged)];
+        let done = warm + rounds;
         let reports = status.wait_for(|status| status.rounds.len() as u64 >= done).await.unwrap().rounds.clone();
-        let (first, last) = (reports[WARM_ROUNDS as usize - 1], reports[done as usize - 1]);
+        let (first, last) = (reports[warm as usize - 1], reports[done as usize - 1]);
         let seconds = (last.closed_us - first.closed_us) as f64 / 1e6;
         let state = cluster.state();
         let speed = Speed {
             tokens_per_second: (last.tokens - first.tokens) as f64 / seconds,
-            bytes_per_token: state.run.map_or(0.0, |run| run.bytes_per_token),
+            bytes_per_token: state.run.as_ref().map_or(0.0, |run| run.bytes_per_token),
+            precisions: state.run.and_then(|run| run.pipeline).map_or_else(Vec::new, |pipeline| {
+                pipeline.boundaries.into_iter().map(|boundary| boundary.precision).collect()
+            }),
             faults: state.faults.len(),
         };
         cluster.kill().await;
