@@ -4,6 +4,8 @@
 //! links carry f32. Every turn runs each codec with and without the links, one after the other, with a seed of its own; rounds before the
 //! first one that counts fill the pipeline's windows.
 //!
+//! The links are a proxy in this process, which takes time of the same cores: without links means links without limits.
+//!
 //! Run: `cargo bench -p node --bench stages -- [turns=N] [rounds=N] [link=LINK] [codec=CODEC ...]`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error")]
@@ -41,7 +43,7 @@ fn main() {
     for turn in 0..turns {
         for (codec, ratios) in codecs.iter().zip(&mut ratios) {
             let workload = workload(codec.parse().unwrap(), turn + 1);
-            let free = run(&workload, None, rounds);
+            let free = run(&workload, Some(LinkSpec::default()), rounds);
             let shaped = run(&workload, Some(link), rounds);
             let ratio = shaped.tokens_per_second / free.tokens_per_second;
             ratios.push(ratio);
