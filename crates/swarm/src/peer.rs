@@ -378,6 +378,7 @@ impl Peer {
             Message::StageCall(call) => self.feed_pipeline(PipelineInput::Call { from, call }, now, out),
             Message::StageReply(reply) => self.feed_pipeline(PipelineInput::Reply { from, reply }, now, out),
             Message::StageRefusal(refusal) => self.feed_pipeline(PipelineInput::Refused { from, refusal }, now, out),
+            Message::StageSealed(sealed) => self.note_sealed(from, sealed),
         }
     }
 

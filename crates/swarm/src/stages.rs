@@ -6,8 +6,8 @@
 //! Source: training design, section 3.
 //!
 //! Message sequence of a round: every stage's starting root is canonical → the pipeline opens with its members and units → units pass
-//! through the stages ([`crate::pipeline`]) → members of stage 0 commit once their units are done → when stage 0 has claimed every unit, all
-//! is done everywhere, and the other stages commit → the round closes.
+//! through the stages ([`crate::pipeline`]) → members of stage 0 commit once their units are done, and say so to everybody (`StageSealed`) →
+//! when stage 0 has claimed every unit, or said so, all is done everywhere, and the other stages commit → the round closes.
 //!
 //! A member that commits counts nothing more. So before it does, it asks the others that have still to claim units of its stage for
 //! a sign of life (any block, which every peer answers). One that is gone takes its sum with it: then its units come here anew, and are
@@ -22,9 +22,9 @@
 //!
 //! What it does not do: it does not decide who calls whom.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wire::{Action, Block, LinkWishes, Message, PeerId, RoundTime};
+use wire::{Action, Block, LinkWishes, Message, PeerId, RoundTime, StageSealed};
 
 use crate::backoff::Backoff;
 use crate::pipeline::{Pipeline, PipelineInput, PipelineOutput, RoundView, StageResult, StageTask, UnitDone};
@@ -68,6 +68,8 @@ pub(crate) struct Stages {
     backoff: Backoff,
     /// Signs of life that are waited for.
     signs: Option<Signs>,
+    /// What others said that they will commit to, in which round.
+    sealed_by: (u64, BTreeMap<PeerId, Vec<u32>>),
     /// The round that was open when this life began.
     resumed_in: Option<u64>,
     /// How long the validator keeps a round open, as it said last.
@@ -86,6 +88,7 @@ impl Stages {
             retry_at: None,
             backoff: Backoff::default(),
             signs: None,
+            sealed_by: (0, BTreeMap::new()),
             resumed_in: None,
             round_time: None,
             opened_us: 0,
@@ -124,6 +127,12 @@ impl Stages {
         if let Some(signs) = &mut self.signs {
             signs.missing.remove(&from);
         }
+    }
+
+    /// The units that a peer said it will commit to in a round.
+    fn said_sealed(&self, round: u64, peer: &PeerId) -> &[u32] {
+        let said = self.sealed_by.1.get(peer).filter(|_| self.sealed_by.0 == round);
+        said.map_or(&[], Vec::as_slice)
     }
 
     /// Ends the wait for signs when its time has come: it is due once.
@@ -192,7 +201,12 @@ impl Peer {
                 let round = self.target_round();
                 out.push(Output::Fault(crate::Fault { peer, kind: FaultKind::Stage(kind), round, evidence }));
             }
-            PipelineOutput::Sealed { round, units } => stages.sealed = Some((round, units)),
+            PipelineOutput::Sealed { round, units } => {
+                self.tell_sealed(round, &units, out);
+                if let Some(stages) = &mut self.stages {
+                    stages.sealed = Some((round, units));
+                }
+            }
         }
     }
 
@@ -291,6 +305,28 @@ impl Peer {
         }
     }
 
+    /// Tells the members of the round what will be committed to.
+    fn tell_sealed(&self, round: u64, units: &[UnitDone], out: &mut Vec<Output>) {
+        let Some(open) = self.ledger.round().filter(|open| open.round == round && !units.is_empty()) else { return };
+        let mut units: Vec<u32> = units.iter().map(|done| done.index).collect();
+        units.sort_unstable();
+        let message = Message::StageSealed(StageSealed { round, units });
+        let members = self.links.up().filter(|peer| open.is_member(peer));
+        out.extend(members.map(|to| Output::Send { to, message: message.clone() }));
+    }
+
+    /// Notes what a member of the open round will commit to. It may say so once.
+    pub(crate) fn note_sealed(&mut self, from: PeerId, sealed: StageSealed) {
+        let (Some(open), Some(stages)) = (self.ledger.round(), &mut self.stages) else { return };
+        if sealed.round != open.round || !open.is_member(&from) {
+            return;
+        }
+        if stages.sealed_by.0 != open.round {
+            stages.sealed_by = (open.round, BTreeMap::new());
+        }
+        stages.sealed_by.1.entry(from).or_insert(sealed.units);
+    }
+
     /// Whether nothing more is to be counted in this round.
     fn is_to_seal(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
         let (Some(open), Some(stages)) = (self.ledger.round(), &self.stages) else { return false };
@@ -302,7 +338,13 @@ impl Peer {
         if self.seal_deadline().is_some_and(|at| at <= now) {
             return true;
         }
-        let first_done = || (0..open.units).all(|unit| open.is_claimed(0, unit));
+        // A member of stage 0 speaks for its own units only: who lies about others' must not end the round.
+        let assignment = open.assignment();
+        let said = |unit: u32| {
+            let owner = assignment.get(unit as usize);
+            owner.is_some_and(|owner| stages.said_sealed(open.round, owner).contains(&unit))
+        };
+        let first_done = || (0..open.units).all(|unit| open.is_claimed(0, unit) || said(unit));
         pipeline.is_idle() && (self.config.stage == 0 || first_done()) && self.others_are_there(now, out)
     }
 
@@ -311,7 +353,10 @@ impl Peer {
         let (Some(open), Some(stages)) = (self.ledger.round(), &mut self.stages) else { return false };
         let stage = self.config.stage;
         let own: BTreeSet<u32> = stages.pipeline.done().iter().map(|done| done.index).collect();
-        let mut elsewhere = (0..open.units).filter(|unit| !own.contains(unit) && !open.is_claimed(stage, *unit));
+        let said: BTreeSet<u32> =
+            open.members_of(stage).flat_map(|peer| stages.said_sealed(open.round, peer).iter().copied()).collect();
+        let open_here = |unit: &u32| !own.contains(unit) && !said.contains(unit) && !open.is_claimed(stage, *unit);
+        let mut elsewhere = (0..open.units).filter(open_here);
         if elsewhere.next().is_none() {
             return true;
         }

@@ -26,7 +26,7 @@ pub use inference::{InferenceAnswer, InferenceCall, InferenceRefusal, SequenceFe
 pub use message::{Message, PROTOCOL_VERSION, RoundTime};
 pub use operator::OperatorCertificate;
 pub use receipt::{Receipt, UnitId};
-pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply};
+pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply, StageSealed};
 pub use transaction::{
     Action, Attestation, Block, BlockHeader, Commitment, LinkWish, LinkWishes, Transaction, VerifiedBlock,
 };

@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::charter::{Charter, RunId};
 use crate::encoding::Wire;
 use crate::identity::Signed;
-use crate::stage::{StageCall, StageRefusal, StageReply};
+use crate::stage::{StageCall, StageRefusal, StageReply, StageSealed};
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
@@ -57,6 +57,8 @@ pub enum Message {
     StageReply(StageReply),
     /// A [`Message::StageCall`] that is not answered.
     StageRefusal(StageRefusal),
+    /// To everybody in the round: no further unit is counted here.
+    StageSealed(StageSealed),
 }
 
 impl Wire for Message {
@@ -73,6 +75,7 @@ impl Wire for Message {
             Self::Charter(charter) => charter.validate(),
             Self::StageCall(call) => call.validate(),
             Self::StageReply(reply) => reply.validate(),
+            Self::StageSealed(sealed) => sealed.validate(),
         }
     }
 }

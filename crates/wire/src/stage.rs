@@ -11,6 +11,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::hash::Hash;
 use crate::identity::PeerId;
 use crate::receipt::UnitId;
+use crate::transaction::RECEIPTS_PER_COMMITMENT_MAX;
 
 /// Most bytes of an input or a gradient.
 pub const STAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -69,6 +70,16 @@ pub struct StageRefusal {
     pub reason: RefusalReason,
 }
 
+/// The speaker counts no further unit in this round, and is about to commit to these. A neighbour that hears so need not wait until that
+/// is in a block. It says nothing about the payload: nobody can get that before its commitment is ordered.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StageSealed {
+    /// The round.
+    pub round: u64,
+    /// The units that it added up, ascending: 1 to [`RECEIPTS_PER_COMMITMENT_MAX`].
+    pub units: Vec<u32>,
+}
+
 /// Why a call is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum RefusalReason {
@@ -104,6 +115,18 @@ impl StageCall {
             return Err("an input must have at most 16 MiB");
         }
         Ok(())
+    }
+}
+
+impl StageSealed {
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        if self.units.is_empty() || self.units.len() > RECEIPTS_PER_COMMITMENT_MAX {
+            return Err("1 to 64 units are sealed");
+        }
+        match self.units.windows(2).all(|pair| pair[0] < pair[1]) {
+            true => Ok(()),
+            false => Err("sealed units must be ascending"),
+        }
     }
 }
 

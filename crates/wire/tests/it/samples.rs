@@ -4,8 +4,8 @@ use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
     InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt,
-    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageTerms,
-    Transaction, UnitId,
+    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageSealed,
+    StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -129,6 +129,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::StageCall(stage_call()),
         Message::StageReply(stage_reply()),
         Message::StageRefusal(StageRefusal { round: 5, stage: 2, index: 1, reason: RefusalReason::NoRoute }),
+        Message::StageSealed(StageSealed { round: 5, units: vec![1, 7] }),
     ]
 }
 

@@ -6,7 +6,7 @@ use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
     InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PeerId, Receipt,
     RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply,
-    StageTerms, Transaction, UnitId,
+    StageSealed, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -181,6 +181,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         stage_reply().prop_map(Message::StageReply),
         (any::<(u64, u16, u32)>(), refusal_reason()).prop_map(|((round, stage, index), reason)| {
             Message::StageRefusal(StageRefusal { round, stage, index, reason })
+        }),
+        (any::<u64>(), prop::collection::btree_set(any::<u32>(), 1..=64)).prop_map(|(round, units)| {
+            Message::StageSealed(StageSealed { round, units: units.into_iter().collect() })
         }),
     ]
 }
