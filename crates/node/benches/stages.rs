@@ -72,8 +72,8 @@ fn workload(codec: Codec, seed: u64) -> Arc<Workload> {
     recipe.rounds = 200;
     recipe.model = Config { width: 512, heads: 2, kv_heads: 2, head_dim: 32, ff: 64, context: 256, ..recipe.model };
     (recipe.batch.sequences, recipe.batch.tokens) = (4, 256);
-    // A round takes about 20 s, well below the time that the first ones have.
-    recipe.units_per_round = 64;
+    // As many as the commitments of two replicas can hold: the time between two rounds is a second, whatever they do.
+    recipe.units_per_round = 128;
     recipe.evaluation.every_rounds = recipe.rounds;
     recipe.validate().unwrap();
     Arc::new(Workload::new(recipe, Corpus::bundled().unwrap()).unwrap())
