@@ -99,9 +99,8 @@ impl Ordering {
     /// How long the open round is kept open.
     pub(crate) fn round_time(&self, open: &RoundOpen) -> RoundTime {
         let whole_us = open.deadline_us.saturating_sub(open.opened_us);
-        let seen = self.opened.filter(|(round, _)| *round == open.round).map(|(_, seen)| seen.after(whole_us));
-        let until_us = seen.map_or(open.deadline_us, |seen| seen.as_micros().max(open.deadline_us));
-        RoundTime { round: open.round, until_us }
+        let until = self.lasts_until(Time::from_micros(open.deadline_us), whole_us);
+        RoundTime { round: open.round, until_us: until.as_micros() }
     }
 
     fn note_round(&mut self, round: Option<u64>, now: Time) {

@@ -338,13 +338,15 @@ impl Peer {
         if self.seal_deadline().is_some_and(|at| at <= now) {
             return true;
         }
-        // A member of stage 0 speaks for its own units only: who lies about others' must not end the round.
-        let assignment = open.assignment();
-        let said = |unit: u32| {
-            let owner = assignment.get(unit as usize);
-            owner.is_some_and(|owner| stages.said_sealed(open.round, owner).contains(&unit))
+        let first_done = || {
+            // A member of stage 0 speaks for its own units only: who lies about others' must not end the round.
+            let assignment = open.assignment();
+            let said = |unit: u32| {
+                let owner = assignment.get(unit as usize);
+                owner.is_some_and(|owner| stages.said_sealed(open.round, owner).contains(&unit))
+            };
+            (0..open.units).all(|unit| open.is_claimed(0, unit) || said(unit))
         };
-        let first_done = || (0..open.units).all(|unit| open.is_claimed(0, unit) || said(unit));
         pipeline.is_idle() && (self.config.stage == 0 || first_done()) && self.others_are_there(now, out)
     }
 
