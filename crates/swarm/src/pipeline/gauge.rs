@@ -12,23 +12,41 @@ use wire::{LinkWish, LinkWishes};
 use crate::Time;
 
 /// Messages that suffice for an opinion.
-const MESSAGES_MIN: u64 = 4;
+const MESSAGES_MIN: usize = 4;
 /// A link that is waited for so large a part of the time of work is too slow.
 const IDLE_PART: u64 = 8;
 /// As is one on which a message takes more than this part of a unit's computation; on others it is not the link that is waited for.
 const SLOW_PART: u64 = 8;
-/// A link carries twice the bytes easily when a message takes less than this part of a unit's computation.
-const FAST_PART: u64 = 64;
+/// No link is called slow for less: what a busy machine needs to pass a message on, in microseconds.
+const SLOW_MIN_US: u64 = 1_000;
+/// A link carries twice the bytes easily when a message takes less than this part of what is slow.
+const FAST_PART: u64 = 4;
+/// Messages of a round that are looked at, from its first on.
+const MESSAGES_MAX: usize = 64;
 
 /// What arrived over one boundary.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Arrivals {
-    messages: u64,
-    took_us: u64,
+    took_us: Vec<u64>,
+}
+
+impl Arrivals {
+    fn add(&mut self, took_us: u64) {
+        if self.took_us.len() < MESSAGES_MAX {
+            self.took_us.push(took_us);
+        }
+    }
+
+    /// How long a message takes, if so many arrived that this is known: their median, since some wait for a busy processor.
+    fn message_us(&self) -> Option<u64> {
+        let mut took_us = self.took_us.clone();
+        took_us.sort_unstable();
+        took_us.get(took_us.len() / 2).copied().filter(|_| took_us.len() >= MESSAGES_MIN)
+    }
 }
 
 /// The measurements of one round.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Gauge {
     before: Arrivals,
     after: Arrivals,
@@ -47,8 +65,7 @@ impl Gauge {
     /// Notes how long the bytes of a message took to arrive, from the stage before or the one after.
     pub(crate) fn arrived(&mut self, from_before: bool, took_us: u64) {
         let arrivals = if from_before { &mut self.before } else { &mut self.after };
-        arrivals.messages = arrivals.messages.saturating_add(1);
-        arrivals.took_us = arrivals.took_us.saturating_add(took_us);
+        arrivals.add(took_us);
     }
 
     /// Notes that a task begins.
@@ -68,19 +85,19 @@ impl Gauge {
 
     /// What should change about the boundaries.
     pub(crate) fn wishes(&self) -> LinkWishes {
-        LinkWishes { before: self.wish(self.before), after: self.wish(self.after) }
+        LinkWishes { before: self.wish(&self.before), after: self.wish(&self.after) }
     }
 
-    fn wish(&self, arrivals: Arrivals) -> LinkWish {
-        let Some(began) = self.began.filter(|_| self.units > 0 && arrivals.messages >= MESSAGES_MIN) else {
+    fn wish(&self, arrivals: &Arrivals) -> LinkWish {
+        let (Some(began), Some(message_us)) = (self.began.filter(|_| self.units > 0), arrivals.message_us()) else {
             return LinkWish::Keep;
         };
         let span_us = self.ended.since(began);
         let idle_us = span_us.saturating_sub(self.busy_us);
-        let (unit_us, message_us) = (self.busy_us / self.units, arrivals.took_us / arrivals.messages);
-        if idle_us > span_us / IDLE_PART && message_us > unit_us / SLOW_PART {
+        let slow_us = (self.busy_us / self.units / SLOW_PART).max(SLOW_MIN_US);
+        if idle_us > span_us / IDLE_PART && message_us > slow_us {
             LinkWish::Coarser
-        } else if message_us < unit_us / FAST_PART {
+        } else if message_us < slow_us / FAST_PART {
             LinkWish::Finer
         } else {
             LinkWish::Keep
@@ -120,6 +137,15 @@ mod tests {
         assert_eq!(wish(500, 100, 10), LinkWish::Finer);
         assert_eq!(wish(5_000, 100, 10), LinkWish::Finer);
         assert_eq!(Gauge::default().wishes(), LinkWishes::default());
+    }
+
+    #[test]
+    fn messages_that_waited_for_a_busy_processor_do_not_count() {
+        let mut gauge = Gauge::default();
+        gauge.begin(Time::from_micros(1));
+        gauge.end(true, Time::from_micros(20_001));
+        [100, 9_000, 80, 30_000, 120].into_iter().for_each(|took_us| gauge.arrived(true, took_us));
+        assert_eq!(gauge.wishes().before, LinkWish::Finer);
     }
 
     #[test]
