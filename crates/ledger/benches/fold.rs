@@ -70,6 +70,7 @@ fn action(ledger: &Ledger, peer: &Identity, attest: bool) -> Action {
         payload_bytes: 1,
         residual_root: Hash::default(),
         wishes: LinkWishes::default(),
+        busy_percent: 0,
         receipts: round.units_of(&peer.id()).into_iter().map(|index| peer.sign(receipt(index))).collect(),
     })
 }

@@ -41,7 +41,7 @@ use wire::{
     VerifiedBlock, Wire, encode,
 };
 
-use crate::accounts::Account;
+use crate::accounts::{Account, Standing};
 use crate::error::{BlockError, Rejection};
 use crate::piece::{PIECE_VERSION, Piece};
 use round::{CommittedSet, RoundOpen};
@@ -265,6 +265,16 @@ impl Ledger {
     /// [`Rejection::OperatorElsewhere`].
     pub fn check_operator(&self, operator: PeerId, stage: u16) -> Result<(), Rejection> {
         self.state.check_stage_of(&self.terms(), operator, stage)
+    }
+
+    /// The stage that a member should join from the next round on, if it should and has not yet: one in which the others wait for its members,
+    /// or which has one member only. Nobody is forced to, and nobody else waits for it. Validators stay where they are, as does everybody
+    /// where the charter splits the weights.
+    pub fn advised_stage(&self, peer: &PeerId) -> Option<u16> {
+        let round = self.round()?;
+        let stage = round.advised_stage(peer)?;
+        let account = self.account(peer)?;
+        (account.standing == Standing::Member && round.stage_of(peer) == Some(account.stage)).then_some(stage)
     }
 
     /// Whether a key may sign blocks.

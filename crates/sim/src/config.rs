@@ -13,8 +13,12 @@ pub struct SimConfig {
     pub seed: u64,
     /// Honest peers, at least 1 and one for each stage. The first is the validator.
     pub peers: usize,
-    /// Stages of the model, at least 1. The peer at place `p` takes part in stage `p % stages`.
+    /// Stages of the model, at least 1. The peer at place `p` begins in stage `p % stages`.
     pub stages: usize,
+    /// How many peers begin in each stage instead, in the order of their places; empty for the rule above.
+    pub staff: Vec<usize>,
+    /// Whether peers move to other stages when they are advised to.
+    pub moves: bool,
     /// The stage of the first adversary; the others take part in those that follow.
     pub adversary_stage: usize,
     /// Rounds of the run, at least 1.
@@ -88,6 +92,8 @@ impl SimConfig {
             seed,
             peers,
             stages: 1,
+            staff: Vec::new(),
+            moves: true,
             adversary_stage: 0,
             rounds,
             adversaries: Vec::new(),
@@ -158,7 +164,12 @@ impl SimConfig {
     pub fn stages_from_seed(seed: u64) -> Self {
         let mut draw = Random::new(seed, "stages");
         let (stages, replicas) = (2 + draw.index(3), 1 + draw.index(3));
-        let (peers, rounds) = (stages * replicas, draw.between(2, 4));
+        let uneven = draw.chance(400_000);
+        let staff: Vec<usize> = if uneven { (0..stages).map(|_| 1 + draw.index(4)).collect() } else { Vec::new() };
+        let (peers, rounds) = match uneven {
+            true => (staff.iter().sum(), draw.between(3, 7)),
+            false => (stages * replicas, draw.between(2, 4)),
+        };
         let units = draw.between(1, 8 * replicas as u64);
         let often = |draw: &mut Random, value: u64| if draw.chance(300_000) { value } else { 0 };
         let rare = |draw: &mut Random, most: u64| u32::try_from(draw.between(0, most)).unwrap_or(0);
@@ -174,7 +185,7 @@ impl SimConfig {
         let acts = draw.between(0, 4);
         let schedule = schedule::random(&mut draw, acts, 90_000_000, peers, stages);
         // An adversary must not be all that there is of a stage, nor half of it: then its root could be the canonical one.
-        let liar = replicas >= 2 && draw.chance(250_000);
+        let liar = replicas >= 2 && !uneven && draw.chance(250_000);
         // As in a run of one stage: a unit of a member that neither does it nor goes away is done by nobody.
         let units = if liar { units.max(2 * (replicas as u64 + 1)) } else { units };
         let adversaries = if liar { vec![Adversary::NEIGHBOURS[draw.index(5)]] } else { Vec::new() };
@@ -196,12 +207,21 @@ impl SimConfig {
             slow: draw.index(2),
             faults,
             schedule,
+            peers,
+            staff,
             ..Self::calm_stages(seed, stages, replicas, rounds)
         }
     }
 
-    /// The stage of the host at a place.
+    /// The stage in which the host at a place begins.
     pub fn stage_of(&self, place: usize) -> usize {
+        let mut before = 0;
+        for (stage, members) in self.staff.iter().enumerate() {
+            before += members;
+            if place < before {
+                return stage;
+            }
+        }
         place.checked_sub(self.peers).map_or(place, |liar| liar + self.adversary_stage) % self.stages.max(1)
     }
 

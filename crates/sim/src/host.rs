@@ -10,7 +10,7 @@ use crate::adversary::Adversary;
 use crate::checks::Violation;
 use crate::disk::Disk;
 use crate::trainer::stage::Sum;
-use crate::trainer::{self, Pending};
+use crate::trainer::{self, Pending, Residual};
 
 /// Ticks of one host within [`TICKS_WINDOW_US`] after which the peer is found to spin.
 const TICKS_PER_WINDOW_MAX: u32 = 1_000;
@@ -93,6 +93,13 @@ impl Host {
     /// The stage in which it takes part.
     pub(crate) fn stage(&self) -> u16 {
         self.config.stage
+    }
+
+    /// Becomes a member of another stage: what it stored of the old one is of no use there.
+    pub(crate) fn move_to(&mut self, stage: u16) {
+        self.config.stage = stage;
+        self.disk.model = None;
+        self.disk.residual = Residual::default();
     }
 
     /// Whether it is up and not asleep.

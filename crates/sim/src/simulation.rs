@@ -65,6 +65,8 @@ pub struct Counts {
     pub transfers_failed: u64,
     /// States loaded instead of replayed.
     pub snapshots: u64,
+    /// Peers that moved to another stage.
+    pub moves: u64,
     /// Results of cancelled jobs that were given nevertheless.
     pub stale_results: u64,
 }

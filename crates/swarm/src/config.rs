@@ -17,6 +17,8 @@ pub struct PeerConfig {
     pub trains: bool,
     /// The stage in which this peer takes part: one of the charter's.
     pub stage: u16,
+    /// The other stages in which this machine can take part: it moves to one of them when the ledger advises it.
+    pub other_stages: Vec<u16>,
     /// Who runs this peer, when that is not its own key.
     pub operator: Option<Signed<OperatorCertificate>>,
     /// Whether the own state needs the payloads of the neighbouring stages as well.
@@ -41,6 +43,7 @@ impl PeerConfig {
             peers,
             trains: true,
             stage: 0,
+            other_stages: Vec::new(),
             operator: None,
             neighbour_payloads: false,
             pipeline: PipelineConfig::default(),

@@ -17,6 +17,7 @@ mod fetches;
 mod input;
 mod job;
 mod links;
+mod moves;
 mod ordering;
 mod outbox;
 mod output;

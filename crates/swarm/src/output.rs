@@ -48,6 +48,12 @@ pub enum Output {
     },
     /// Store a record. It is durable before any later output of the same list is executed.
     Persist(Record),
+    /// This peer is a member of another stage now. Model, residual and pending work are those of the old one: the shell drops them, keeps
+    /// blocks, transactions and blobs, and makes the peer anew with this stage, at once or after a crash. Until then the peer takes no part.
+    Move {
+        /// Its stage from the open round on.
+        stage: u16,
+    },
     /// Something happened that people may want to see.
     Event(Event),
     /// A peer misbehaved.

@@ -101,6 +101,8 @@ pub struct Peer {
     pub(crate) member: bool,
     pub(crate) needs_changed: bool,
     pub(crate) stopping: bool,
+    /// Whether the shell was told that this peer is a member of another stage.
+    pub(crate) moves: bool,
     pub(crate) halted: Option<HaltReason>,
     pub(crate) told_finished: bool,
     pub(crate) last_failure: Option<String>,
@@ -143,6 +145,7 @@ impl Peer {
             member: false,
             needs_changed: true,
             stopping: false,
+            moves: false,
             halted: None,
             told_finished: false,
             last_failure: None,

@@ -176,6 +176,11 @@ impl Pipeline {
         self.open.as_ref().map_or_else(LinkWishes::default, |open| open.gauge.wishes())
     }
 
+    /// How large a part of the time of the open round's tasks they ran, in percent.
+    pub fn busy_percent(&self) -> u8 {
+        self.open.as_ref().map_or(0, |open| open.gauge.busy_percent())
+    }
+
     /// What happened so far, for people and tests.
     pub fn counts(&self) -> PipelineCounts {
         self.kept.counts

@@ -58,7 +58,7 @@ impl Jobs {
 impl Peer {
     /// Whether this peer joins, attests and trains.
     pub(crate) fn takes_part(&self) -> bool {
-        self.config.trains && !self.stopping && self.halted.is_none()
+        self.config.trains && !self.stopping && !self.moves && self.halted.is_none()
     }
 
     /// Whether an own commitment to a round waits for a block.
@@ -71,8 +71,10 @@ impl Peer {
         self.check_own_state(out);
         self.tell_finished(out);
         self.join(now, out);
+        self.move_if_advised(now, out);
+        self.tell_move(out);
         self.attest(now, out);
-        let plan = if self.halted.is_some() { Plan::Rest } else { self.plan() };
+        let plan = if self.halted.is_some() || self.moves { Plan::Rest } else { self.plan() };
         self.cancel_unless(&plan, out);
         self.update_needs(&plan, now);
         self.start_job(&plan, now, out);
@@ -100,7 +102,9 @@ impl Peer {
                 self.jobs.own_payload = Some((round, payload));
                 self.fetches.hold(payload);
                 let wishes = self.stages.as_ref().map_or_else(LinkWishes::default, Stages::wishes);
-                let commitment = Commitment { round, payload, payload_bytes, residual_root, wishes, receipts };
+                let busy_percent = self.stages.as_ref().map_or(0, Stages::busy_percent);
+                let commitment =
+                    Commitment { round, payload, payload_bytes, residual_root, wishes, busy_percent, receipts };
                 self.jobs.backoff.reset();
                 self.act(Action::Commit(commitment), now, out);
             }

@@ -110,6 +110,11 @@ impl Stages {
         self.pipeline.wishes()
     }
 
+    /// How large a part of the open round's work was computation, in percent.
+    pub(crate) fn busy_percent(&self) -> u8 {
+        self.pipeline.busy_percent()
+    }
+
     /// Whether the sum of a round was asked for.
     pub(crate) fn is_sealed(&self, round: u64) -> bool {
         self.sealing == Some(round)

@@ -58,6 +58,9 @@ pub struct Commitment {
     pub residual_root: Hash,
     /// What the round showed about the links to the neighbouring stages.
     pub wishes: LinkWishes,
+    /// How large a part of the round's work on units the signer spent computing, in percent, as it says: 100 where the others wait for it.
+    /// 0 in runs of one stage, and where it cannot say.
+    pub busy_percent: u8,
     /// One receipt per unit, in the order in which the units' gradients were added up, 1 to
     /// [`RECEIPTS_PER_COMMITMENT_MAX`].
     pub receipts: Vec<Signed<Receipt>>,
@@ -130,6 +133,9 @@ impl Wire for Transaction {
         indices.sort_unstable();
         if indices.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("receipts must have distinct unit indices");
+        }
+        if commitment.busy_percent > 100 {
+            return Err("busy_percent must be 0 to 100");
         }
         if commitment.payload_bytes == 0 || commitment.payload_bytes > PAYLOAD_BYTES_MAX {
             return Err("payload_bytes must be 1 to 4 GiB");

@@ -209,7 +209,11 @@ impl State {
         };
         let (run, opened_us) = (terms.run, time_us);
         let opening = Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members };
-        self.round = Some(RoundOpen::new(opening));
+        let mut opened = RoundOpen::new(opening);
+        if let Some(before) = before.filter(|before| before.round < round && !terms.charter.release.is_split()) {
+            opened.advise(before, &terms.charter.validators);
+        }
+        self.round = Some(opened);
         applied.opened = Some(round);
     }
 }

@@ -1,5 +1,6 @@
 //! Rounds: who works on what, what was committed, and which starting states majorities attest.
 
+mod balance;
 pub(crate) mod boundaries;
 mod commitments;
 mod votes;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wire::transaction::RECEIPTS_PER_COMMITMENT_MAX;
 use wire::{Commitment, Hash, PeerId, RunId, StageTerms, UnitId, run_root};
 
+use balance::StageLoad;
 use commitments::{Commitments, Committed};
 use votes::Votes;
 
@@ -137,6 +139,8 @@ pub struct RoundOpen {
     votes: Vec<Votes>,
     /// What those did, by stage and peer, who are no longer members of that stage because the round opened again.
     past: BTreeMap<(u16, PeerId), Slot>,
+    /// Who should move to which stage from the next round on.
+    advice: Option<(PeerId, u16)>,
 }
 
 /// One member of a round that opens.
@@ -176,7 +180,7 @@ impl RoundOpen {
         let workers = seats.iter().filter(|seat| seat.stage == 0).map(|seat| seat.peer).collect();
         let votes = Votes::count(&stages, &slots, state_roots.len());
         let commitments = Commitments::new(state_roots.len());
-        let (transcript, past) = (Hash::default(), BTreeMap::new());
+        let (transcript, past, advice) = (Hash::default(), BTreeMap::new(), None);
         Self {
             run,
             round,
@@ -194,7 +198,36 @@ impl RoundOpen {
             transcript,
             votes,
             past,
+            advice,
         }
+    }
+
+    /// Advises one member to change its stage, by what the members did in the round `before`. Nobody who is in `fixed`.
+    pub(crate) fn advise(&mut self, before: &Self, fixed: &[PeerId]) {
+        let did = |peer: &PeerId, stage: u16| {
+            let rank = before.rank(peer).filter(|rank| before.stages[*rank] == stage)?;
+            before.slots[rank].committed.map(|place| before.commitments.accepted()[place].busy_percent)
+        };
+        let mut loads = vec![StageLoad::default(); self.stages_len()];
+        for (peer, stage) in self.members.iter().zip(self.stages.iter()) {
+            let load = &mut loads[usize::from(*stage)];
+            match did(peer, *stage) {
+                Some(busy_percent) => {
+                    load.members += 1;
+                    load.busy_percent += u64::from(busy_percent);
+                }
+                None => load.others += 1,
+            }
+        }
+        let Some((from, to)) = balance::next(&loads) else { return };
+        let (Ok(from), Ok(to)) = (u16::try_from(from), u16::try_from(to)) else { return };
+        let able = self.members_of(from).filter(|peer| did(peer, from).is_some() && fixed.binary_search(peer).is_err());
+        self.advice = balance::draw(able, self.beacon).map(|peer| (peer, to));
+    }
+
+    /// The stage to which a member should move from the next round on, so that fewer wait for the slowest stage.
+    pub(crate) fn advised_stage(&self, peer: &PeerId) -> Option<u16> {
+        self.advice.filter(|(advised, _)| advised == peer).map(|(_, stage)| stage)
     }
 
     /// Takes over what was done in this round before it opened again with other members.

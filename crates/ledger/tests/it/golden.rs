@@ -96,9 +96,9 @@ fn a_run_has_its_frozen_roots() {
     let frozen = [
         "4b493dc8517ba5d50a644d81f3cdb8a7f7686aed66e1bbf40954692ec95fa3bd",
         "47c11d4819eebc923c422d560dd1c8dbbfd15d8dc15f45a71d178b4ce4be7525",
-        "d2cc79804b3317bcac2507ec2cf6d6a0a6fd23bdd11bcb9f93c1d641717b6114",
-        "2af888b5b82b166c33204e2f72029a63d286174f43ef5d0fab08a19b68893213",
-        "3c19b2217ecf3c9f20aa36999b95a4dcdcb854c9df89a60bd9f2ee8b090c0df9",
+        "f6b9fdc2811050fb445a71b3126246a5543bec8fb70c4a57b26a1ef4d99dcf4d",
+        "e6e5174395883831a79c930d98785793435066d72b421a37c45498faeb4a9544",
+        "3e7c8da35ffd5852ad62f3d83c29d83f573ae783a79c046639c8015cb6e2fac2",
     ];
     assert_eq!(roots, frozen);
 }

@@ -404,3 +404,86 @@ fn a_round_that_was_not_done_gives_the_next_one_more_time() {
     }
     assert_eq!(times[3..], [3_000_000, 3_000_000, 1_000_000], "three rounds say how long one takes");
 }
+
+/// All units of the open round, shared out among the members of each stage that `works` names; busy for so many percent of the time.
+fn work(world: &mut World, works: impl Fn(PeerId) -> Option<u8>) {
+    let stages = u16::try_from(world.ledger.charter().stages.len()).unwrap();
+    let mut commitments = Vec::new();
+    for stage in 0..stages {
+        let members: Vec<&wire::Identity> =
+            world.peers.iter().filter(|peer| world.round().stage_of(&peer.id()) == Some(stage)).collect();
+        let workers: Vec<_> = members.into_iter().filter(|peer| works(peer.id()).is_some()).collect();
+        for (place, peer) in workers.iter().enumerate() {
+            let units: Vec<u32> = ALL.iter().copied().skip(place).step_by(workers.len()).collect();
+            let busy_percent = works(peer.id()).unwrap();
+            let commitment = wire::Commitment { busy_percent, ..world.commitment_of(peer, &units) };
+            commitments.push(world.sign(peer, wire::Action::Commit(commitment)));
+        }
+    }
+    world.block(commitments);
+}
+
+/// Who should move, and to which stage.
+fn advised(world: &World) -> Vec<(PeerId, u16)> {
+    let advised = |peer: &wire::Identity| Some((peer.id(), world.ledger.advised_stage(&peer.id())?));
+    world.peers.iter().filter_map(advised).collect()
+}
+
+#[test]
+fn a_member_of_the_least_loaded_stage_is_advised_to_move_to_the_most_loaded() {
+    let mut world = World::staged(&[4, 2], |charter| charter.rounds = 6);
+    assert_eq!(advised(&world), [], "nothing is known yet");
+    let stage_1 = [world.id(4), world.id(5)];
+    work(&mut world, |peer| Some(if stage_1.contains(&peer) { 96 } else { 40 }));
+    let advice = advised(&world);
+    assert_eq!(advice.len(), 1, "one at a time");
+    let (mover, stage) = advice[0];
+    assert_eq!((world.round().stage_of(&mover), stage), (Some(0), 1));
+    attest_all(&mut world);
+    let identity = world.peers.iter().find(|peer| peer.id() == mover).unwrap().clone();
+    let moves = world.join_stage(&identity, 1);
+    world.block(vec![moves]);
+    assert_eq!(advised(&world), [], "it has said that it will");
+    assert_eq!(world.round().stage_of(&mover), Some(0), "it ends the round where it is");
+    work(&mut world, |_| Some(60));
+    assert_eq!(world.round().stage_of(&mover), Some(1));
+    attest_all(&mut world);
+    work(&mut world, |peer| Some(if world_stage(&stage_1, mover, peer) { 100 } else { 10 }));
+    assert_eq!(world.round().members_of(0).count(), 3);
+    assert_eq!(advised(&world).len(), 1, "all of stage 1 took part in a whole round: it may get another");
+    check_pieces(&world);
+}
+
+fn world_stage(first: &[PeerId], mover: PeerId, peer: PeerId) -> bool {
+    first.contains(&peer) || peer == mover
+}
+
+#[test]
+fn a_stage_that_is_down_to_one_member_gets_another_but_none_under_a_split() {
+    for (release, expected) in [(wire::Release::OpenNow, 1), (wire::Release::Split, 0)] {
+        let mut world = World::staged(&[3, 1], |charter| charter.release = release);
+        work(&mut world, |_| Some(5));
+        assert_eq!(advised(&world).len(), expected, "{release:?}");
+    }
+}
+
+#[test]
+fn who_moves_is_drawn_anew_and_is_never_a_validator() {
+    let mut world = World::with(5, |charter| {
+        charter.stages = (0..2).map(stage_terms).collect();
+        (charter.rounds, charter.start_members) = (24, 5);
+    });
+    let charter = wire::Charter { validators: vec![world.id(0)], ..world.ledger.charter().clone() };
+    world.validator = world.peers[0].clone();
+    world.ledger = ledger::Ledger::new(&world.peers[1].sign(charter).verify().unwrap());
+    let joins = world.peers.iter().zip([0, 0, 0, 0, 1]).map(|(peer, stage)| world.join_stage(peer, stage)).collect();
+    world.block(joins);
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        work(&mut world, |_| Some(50));
+        drawn.extend(advised(&world));
+        attest_all(&mut world);
+    }
+    let able: Vec<(PeerId, u16)> = (1..4).map(|peer| (world.id(peer), 1)).collect();
+    assert_eq!(drawn.into_iter().collect::<Vec<_>>(), able);
+}

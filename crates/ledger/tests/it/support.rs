@@ -173,6 +173,7 @@ impl World {
             payload_bytes: 12_345,
             residual_root: Hash::of(b"residual"),
             wishes: LinkWishes::default(),
+            busy_percent: 0,
             receipts: self.receipts(peer, units).into_iter().map(|receipt| peer.sign(receipt)).collect(),
         }
     }

@@ -41,6 +41,7 @@ fn commit(who: &Identity, counter: u64) -> Signed<Transaction> {
         payload_bytes: 1,
         residual_root: hash,
         wishes: LinkWishes::default(),
+        busy_percent: 0,
         receipts,
     };
     who.sign(Transaction { run: run(), action: Action::Commit(commitment) })

@@ -32,6 +32,9 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
         let mut peer = PeerConfig::new(charter.clone(), ids.clone());
         peer.checked = checked.clone();
         peer.stage = u16::try_from(config.stage_of(place)).expect("a simulated number of stages");
+        if config.moves {
+            peer.other_stages = (0..u16::try_from(config.stages).unwrap_or(u16::MAX)).collect();
+        }
         peer.neighbour_payloads = config.neighbour_payloads && config.stages > 1;
         peer.pipeline.message_bytes_max = MESSAGE_BYTES as u64;
         peer.pipeline.held_bytes_max = config.stage_messages_held.max(5) * MESSAGE_BYTES as u64;

@@ -56,6 +56,13 @@ impl Simulation {
                 }
                 host.disk.persist(record);
             }
+            Output::Move { stage } => {
+                self.trace.add(self.now, place, "move", [u64::from(stage), 0]);
+                self.counts.moves += 1;
+                self.hosts[place].move_to(stage);
+                self.stop(place);
+                self.events.add(self.now, Event::Start { host: place });
+            }
             Output::Event(_) => {}
             Output::Fault(fault) => {
                 let (by, honest) = (host.identity.id(), host.is_honest());

@@ -17,13 +17,18 @@ impl Simulation {
     pub(super) fn crash(&mut self, place: usize, down_us: Option<u64>) {
         self.trace.add(self.now, place, "crash", [0, 0]);
         self.counts.crashes += 1;
+        self.stop(place);
+        let drawn_us = self.draw.between(100_000, self.config.faults.down_us_max.max(100_000));
+        let down_us = down_us.unwrap_or(drawn_us);
+        self.events.add(self.now.after(down_us), Event::Start { host: place });
+    }
+
+    /// Ends a host's peer; its disk stays.
+    pub(super) fn stop(&mut self, place: usize) {
         self.hosts[place].crash();
         for other in self.network.connected(place) {
             self.break_link(place, other);
         }
-        let drawn_us = self.draw.between(100_000, self.config.faults.down_us_max.max(100_000));
-        let down_us = down_us.unwrap_or(drawn_us);
-        self.events.add(self.now.after(down_us), Event::Start { host: place });
     }
 
     /// Does the next act of the schedule, unless the faults ended.
@@ -37,7 +42,7 @@ impl Simulation {
             Act::Kill { host, down_us } => self.kill(&[host], down_us, 0),
             Act::KillStage { stage, down_us } => {
                 let replicas: Vec<usize> =
-                    (0..self.config.peers).filter(|host| self.config.stage_of(*host) == stage).collect();
+                    (0..self.config.peers).filter(|host| usize::from(self.hosts[*host].stage()) == stage).collect();
                 self.kill(&replicas, down_us, STARTS_US);
             }
             Act::KillAll { down_us } => {

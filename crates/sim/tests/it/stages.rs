@@ -48,6 +48,47 @@ fn without_faults_every_unit_is_claimed_once_in_every_stage() {
     }
 }
 
+/// A run without faults whose stages begin with so many peers each.
+fn staffed<const STAGES: usize>(seed: u64, staff: [usize; STAGES], rounds: u64) -> SimConfig {
+    let peers = staff.iter().sum();
+    SimConfig { peers, staff: staff.into(), ..SimConfig::calm_stages(seed, STAGES, 2, rounds) }
+}
+
+#[test]
+fn peers_move_to_stages_that_are_waited_for_and_no_unit_is_lost() {
+    for (seed, staff) in [(1, [4, 1]), (2, [5, 2]), (3, [1, 5])] {
+        let moving = staffed(seed, staff, 12);
+        let still = SimConfig { moves: false, ..moving.clone() };
+        let (moving, still) = (run(moving), run(still));
+        assert!(moving.counts.moves >= 1, "{staff:?}");
+        assert_eq!((moving.units_lost(), moving.units_twice(), still.counts.moves), (0, 0, 0), "{staff:?}");
+        let time = |report: &Report, from: usize| {
+            report.rounds.last().unwrap().closed.as_micros() - report.rounds[from].closed.as_micros()
+        };
+        let (faster, slower) = (time(&moving, 5), time(&still, 5));
+        assert!(faster * 100 < slower * 85, "{staff:?}: {faster} us against {slower} us");
+    }
+}
+
+#[test]
+fn moves_come_to_rest() {
+    for seed in 0..4 {
+        let report = run(staffed(seed, [3, 3, 3], 24));
+        assert!(report.counts.moves <= 2, "{} moves", report.counts.moves);
+        assert_eq!((report.units_lost(), report.units_twice()), (0, 0));
+    }
+}
+
+#[test]
+fn a_stage_that_lost_a_peer_for_good_gets_another() {
+    let config = staffed(5, [3, 3], 14);
+    let at = middle_of(&config, 1);
+    let gone =
+        [(at, Act::Kill { host: 4, down_us: 3_600 * SECOND }), (at, Act::Kill { host: 5, down_us: 3_600 * SECOND })];
+    let report = run(with(config, gone));
+    assert_eq!(report.counts.moves, 1, "from the stage with three to the one with one");
+}
+
 #[test]
 fn a_run_in_stages_with_faults_is_repeatable() {
     let [one, two, other] = [21, 21, 22].map(|seed| run(SimConfig::stages_from_seed(seed)));

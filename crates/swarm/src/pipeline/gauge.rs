@@ -88,6 +88,12 @@ impl Gauge {
         LinkWishes { before: self.wish(&self.before), after: self.wish(&self.after) }
     }
 
+    /// How large a part of the time from the first task to the end of the last one tasks ran, in percent.
+    pub(crate) fn busy_percent(&self) -> u8 {
+        let span_us = self.began.map_or(0, |began| self.ended.since(began)).max(1);
+        u8::try_from(self.busy_us.saturating_mul(100) / span_us).map_or(100, |percent| percent.min(100))
+    }
+
     fn wish(&self, arrivals: &Arrivals) -> LinkWish {
         let (Some(began), Some(message_us)) = (self.began.filter(|_| self.units > 0), arrivals.message_us()) else {
             return LinkWish::Keep;
@@ -137,6 +143,18 @@ mod tests {
         assert_eq!(wish(500, 100, 10), LinkWish::Finer);
         assert_eq!(wish(5_000, 100, 10), LinkWish::Finer);
         assert_eq!(Gauge::default().wishes(), LinkWishes::default());
+    }
+
+    #[test]
+    fn a_member_knows_how_busy_it_was() {
+        assert_eq!(Gauge::default().busy_percent(), 0);
+        let mut gauge = Gauge::default();
+        for second in 1..=3 {
+            let now = Time::from_micros(second * 1_000_000);
+            gauge.begin(now);
+            gauge.end(true, now.after(400_000));
+        }
+        assert_eq!(gauge.busy_percent(), 50, "1.2 of 2.4 s");
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn commitment(world: &World, signer: &Identity, payload: &[u8]) -> Signed<Transa
         payload_bytes: PAYLOAD_BYTES,
         residual_root,
         wishes: LinkWishes::default(),
+        busy_percent: 0,
         receipts,
     };
     signer.sign(Transaction { run: ledger.run(), action: Action::Commit(commitment) })

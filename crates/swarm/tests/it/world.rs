@@ -291,6 +291,7 @@ impl World {
             }
             Output::Persist(Record::Block(block)) => self.disks[place].blocks.push(block),
             Output::Persist(Record::Outgoing(transaction)) => self.disks[place].outbox.push(transaction),
+            Output::Move { .. } => unreachable!("no peer here has another stage to move to"),
             Output::Disconnect(_) | Output::Forget { .. } | Output::Event(_) | Output::Fault(_) | Output::Halt(_) => {}
         }
     }

@@ -77,6 +77,7 @@ pub(crate) fn commitment() -> Commitment {
         payload_bytes: 65_536,
         residual_root: hash(0x32),
         wishes: LinkWishes { before: LinkWish::Coarser, after: LinkWish::Finer },
+        busy_percent: 87,
         receipts: vec![worker().sign(receipt(5)), worker().sign(receipt(1))],
     }
 }

@@ -114,13 +114,14 @@ fn commitment() -> impl Strategy<Value = Commitment> {
     });
     let wish = || prop_oneof![Just(LinkWish::Keep), Just(LinkWish::Coarser), Just(LinkWish::Finer)];
     let wishes = (wish(), wish()).prop_map(|(before, after)| LinkWishes { before, after });
-    (any::<u64>(), hash(), 1u64..=4 << 30, hash(), wishes, receipts).prop_map(
-        |(round, payload, payload_bytes, residual_root, wishes, receipts)| Commitment {
+    (any::<u64>(), hash(), 1u64..=4 << 30, hash(), wishes, 0u8..=100, receipts).prop_map(
+        |(round, payload, payload_bytes, residual_root, wishes, busy_percent, receipts)| Commitment {
             round,
             payload,
             payload_bytes,
             residual_root,
             wishes,
+            busy_percent,
             receipts,
         },
     )

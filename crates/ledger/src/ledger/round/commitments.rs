@@ -21,6 +21,8 @@ pub(crate) struct Committed {
     pub(crate) again: bool,
     /// What it wishes about the links.
     pub(crate) wishes: LinkWishes,
+    /// How large a part of the round it says that it computed, in percent.
+    pub(crate) busy_percent: u8,
 }
 
 /// The commitments of a round in the order of their acceptance, and what they claim.
@@ -78,8 +80,8 @@ impl Commitments {
         earlier: Option<usize>,
     ) -> usize {
         let receipts_root = earlier.map_or(receipts_root, |place| self.accepted[place].receipts_root);
-        let (wishes, again) = (commitment.wishes, earlier.is_some());
-        let mut committed = Committed { entry, receipts_root, paid: 0, lowest: u32::MAX, again, wishes };
+        let (wishes, busy_percent, again) = (commitment.wishes, commitment.busy_percent, earlier.is_some());
+        let mut committed = Committed { entry, receipts_root, paid: 0, lowest: u32::MAX, again, wishes, busy_percent };
         let claims = &mut self.stages[usize::from(entry.stage)];
         claims.commitments += 1;
         for receipt in commitment.receipts.iter().map(|receipt| &receipt.body) {
