@@ -18,12 +18,14 @@ const SAMPLE_CHARACTERS: usize = 96;
 pub(crate) enum View {
     /// Redrawn in place.
     Live(Live),
-    /// A line per completed round, and whenever a peer's process dies or is back, for logs and pipes.
+    /// A line per completed round, and whenever a peer's process dies or is back or a peer changes its stage, for logs and pipes.
     Plain {
         /// Rounds printed so far.
         rounds: Option<u64>,
         /// What was last said of peers whose processes died, by name.
         lives: BTreeMap<String, String>,
+        /// The stage of each peer, by name.
+        stages: BTreeMap<String, u16>,
     },
 }
 
@@ -42,7 +44,7 @@ impl View {
         if std::io::stderr().is_terminal() {
             Self::Live(Live::new())
         } else {
-            Self::Plain { rounds: None, lives: BTreeMap::new() }
+            Self::Plain { rounds: None, lives: BTreeMap::new(), stages: BTreeMap::new() }
         }
     }
 
@@ -51,7 +53,10 @@ impl View {
         let Some(run) = &state.run else { return };
         match self {
             Self::Live(live) => live.show(state, run),
-            Self::Plain { rounds, lives } => {
+            Self::Plain { rounds, lives, stages } => {
+                for line in state.peers.iter().filter_map(|peer| note_stage(stages, peer)) {
+                    eprintln!("{line}");
+                }
                 for (peer, said) in state.peers.iter().filter_map(|peer| Some((peer, life_text(peer)?))) {
                     let line = format!("{} {said}", peer.name);
                     if lives.insert(peer.name.clone(), said.clone()) != Some(said) {
@@ -189,6 +194,13 @@ fn life_text(peer: &PeerView) -> Option<String> {
     }
 }
 
+/// Remembers the stage of a peer; what is said of it when it is another than before.
+fn note_stage(stages: &mut BTreeMap<String, u16>, peer: &PeerView) -> Option<String> {
+    let stage = peer.stage?;
+    let before = stages.insert(peer.name.clone(), stage)?;
+    (before != stage).then(|| format!("{} moved from stage {before} to stage {stage}", peer.name))
+}
+
 fn excerpt(sample: &Sample) -> String {
     let joined = format!("{}{}", sample.prompt, sample.text);
     let words: Vec<&str> = joined.split_whitespace().collect();
@@ -247,6 +259,10 @@ mod tests {
             [life_text(&peer("1", PeerActivity::Training)), life_text(&back), life_text(&away), life_text(&lost)];
         let expected = ["is back, restarted 2×", "is away: its process died, and is started again", "is lost: it died"];
         assert_eq!(said[0], None);
+        let mut stages = BTreeMap::new();
+        let in_stage = |stage| PeerView { stage: Some(stage), ..peer("peer 6", PeerActivity::Training) };
+        assert_eq!([1, 1].map(|stage| note_stage(&mut stages, &in_stage(stage))), [None, None]);
+        assert_eq!(note_stage(&mut stages, &in_stage(0)).unwrap(), "peer 6 moved from stage 1 to stage 0");
         assert_eq!(said[1..].iter().flatten().collect::<Vec<_>>(), expected);
     }
 }

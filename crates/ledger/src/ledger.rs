@@ -13,8 +13,9 @@
 //!
 //! Source: training design sections 1 to 3, verification design section 2.
 //!
-//! Deviations: a member counts in the majority from its second round in its stage on, because a peer that has just joined
-//! learns the state by the very root that the majority names; a member that has announced its leave is not waited for.
+//! Deviations: a member counts in the majority of its stage from the round after that in which it first attested or committed there,
+//! because a peer that has just joined learns the state by the very root that the majority names, and may take long to get it; a member
+//! that has announced its leave is not waited for.
 //! Stages are small, so half of a stage's voters suffice once an eighth of the round's time has passed, where no other root has as
 //! many; and who has joined or moved to a stage in which nobody committed until then takes part in the same round.
 //!

@@ -9,6 +9,7 @@ mod handle;
 mod life;
 mod restarts;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub struct ChildConfig {
     pub recipe: String,
     /// The user's own text; the bundled corpus when there is none.
     pub data: Option<PathBuf>,
-    /// Its stage; 0 when every peer holds the whole model.
+    /// The stage in which it begins; 0 when every peer holds the whole model.
     pub stage: u16,
     /// Who runs it, when that is not its own key.
     #[serde(default)]
@@ -66,8 +67,8 @@ pub struct ChildConfig {
     pub bind: SocketAddr,
     /// Whether to use the addresses that the parent tells and no path besides.
     pub fixed_paths: bool,
-    /// Most bytes of inputs, outputs and gradients that its pipeline holds.
-    pub held_bytes_max: u64,
+    /// The stages in which it can take part, with the most bytes of inputs, outputs and gradients that its pipeline holds in each.
+    pub held_bytes_max: BTreeMap<u16, u64>,
     /// Bytes of memory that the process may take: it ends when it took more.
     pub memory: Option<u64>,
     /// The ids of the run's known peers.
@@ -248,11 +249,12 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
     let workload = Workload::new(recipe, corpus.map_err(unusable)?).map_err(unusable)?;
     let charter = config.charter.verify().map_err(|error| bad_input(error.to_string()))?;
     let identity = load_or_create(&config.key).map_err(|error| Failure::from(&peer::NodeError::from(error)))?;
+    let place = |(stage, held_bytes_max)| (stage, PipelineConfig { held_bytes_max, ..workload.pipeline() });
     Ok(NodeConfig {
         directory: config.directory,
         identity,
         charter,
-        pipeline: PipelineConfig { held_bytes_max: config.held_bytes_max, ..workload.pipeline() },
+        places: config.held_bytes_max.into_iter().map(place).collect(),
         alone: true,
         workload: Arc::new(workload),
         stage: config.stage,

@@ -12,6 +12,7 @@
 
 mod returns;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,7 @@ impl Cluster {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
         check_release(&config)?;
-        (1..=config.peers).try_for_each(|number| pipeline(&config, number).map(drop))?;
+        (1..=config.peers).try_for_each(|number| places(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
         let identities = identities.map_err(failure)?;
@@ -136,7 +137,8 @@ impl Cluster {
             Some(link) => Some(Arc::new(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?)),
             None => None,
         };
-        let client = inference(&run, &config, &addresses, network.as_deref()).await?;
+        let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
+        let client = inference(&run, &config, (&addresses, &stages), network.as_deref()).await?;
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -333,19 +335,18 @@ fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) 
 async fn inference(
     run: &RunHome,
     config: &ClusterConfig,
-    addresses: &[(PeerId, SocketAddr)],
+    (addresses, stages): (&[(PeerId, SocketAddr)], &[u16]),
     network: Option<&ShapedNetwork>,
 ) -> Result<Option<Arc<InferenceClient>>, Failure> {
-    let stages = config.workload.stages_len();
-    if stages == 1 {
+    if config.workload.stages_len() == 1 {
         return Ok(None);
     }
-    let replica = |(number, (peer, address)): (usize, &(PeerId, SocketAddr))| Replica {
+    let replica = |((peer, address), stage): (&(PeerId, SocketAddr), &u16)| Replica {
         peer: *peer,
         address: *address,
-        stage: stage_of(number, stages),
+        stage: *stage,
     };
-    let replicas: Vec<Replica> = (1..).zip(addresses).map(replica).collect();
+    let replicas: Vec<Replica> = addresses.iter().zip(stages).map(replica).collect();
     let transport = TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() };
     let id = run.charter().body.run_id();
     let started = InferenceClient::start(&transport, id, config.workload.clone(), &replicas).await;
@@ -406,7 +407,7 @@ async fn start_task(
         workload: config.workload.clone(),
         stage: stage_of(number, config.workload.stages_len()),
         operator: None,
-        pipeline: pipeline(config, number)?,
+        places: places(config, number)?,
         alone: false,
         cores: config.cores.clone(),
         transport: TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() },
@@ -416,10 +417,23 @@ async fn start_task(
     peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))
 }
 
-/// The settings of a peer's pipeline, within the memory that it may take.
-fn pipeline(config: &ClusterConfig, number: usize) -> Result<PipelineConfig, Failure> {
+/// The stages in which a peer can take part within the memory that it may take, with the settings of its pipeline in each: its own, and
+/// others to which it may move.
+fn places(config: &ClusterConfig, number: usize) -> Result<BTreeMap<u16, PipelineConfig>, Failure> {
+    let stages = config.workload.stages_len();
+    let own = stage_of(number, stages);
+    let mut places = BTreeMap::from([(own, pipeline(config, own)?)]);
+    // Where the weights are split a peer stays with its stage.
+    if !config.release.unwrap_or_default().is_split() {
+        let others = (0..stages).filter(|stage| *stage != own);
+        places.extend(others.filter_map(|stage| Some((stage, pipeline(config, stage).ok()?))));
+    }
+    Ok(places)
+}
+
+/// The settings of the pipeline of a peer in a stage.
+fn pipeline(config: &ClusterConfig, stage: u16) -> Result<PipelineConfig, Failure> {
     let workload = &config.workload;
-    let stage = stage_of(number, workload.stages_len());
     let replicas = (1..=config.peers).filter(|other| stage_of(*other, workload.stages_len()) == stage).count();
     let bad_input =
         |message: String, hint: &str| Failure { kind: FailureKind::BadInput, message, hint: hint.to_owned() };
@@ -439,6 +453,7 @@ async fn start_process(
     ids: &[PeerId],
     program: &ChildProgram,
 ) -> Result<Member, Failure> {
+    let held = places(config, number)?.into_iter().map(|(stage, pipeline)| (stage, pipeline.held_bytes_max));
     let child = ChildConfig {
         directory: run.peer_path(number),
         key: home.key_path(number),
@@ -450,7 +465,7 @@ async fn start_process(
         cores: (config.cores.count() / ids.len()).max(1),
         bind: TransportConfig::default().bind,
         fixed_paths: config.link.is_some(),
-        held_bytes_max: pipeline(config, number)?.held_bytes_max,
+        held_bytes_max: held.collect(),
         memory: config.memory,
         peers: ids.to_vec(),
     };

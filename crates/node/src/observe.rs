@@ -305,7 +305,8 @@ impl Watching {
             let silent = ended.has_changed().is_err();
             ended.borrow().as_ref().map_or(silent, |ended| ended.killed)
         };
-        let of = |stage: u16| (1..).zip(all).filter(move |(number, _)| stage_of(*number, stages) == stage);
+        let statuses = &self.watched.statuses;
+        let of = |stage: u16| statuses.iter().zip(all).filter(move |(status, _)| status.borrow().stage == stage);
         let deserted = (0..stages).find(|stage| of(*stage).all(|(_, ended)| killed(ended)))?;
         Some(Failure {
             kind: FailureKind::Unexpected,
@@ -327,8 +328,8 @@ impl Watching {
     }
 }
 
-/// Where the local peers of a stage keep their blobs, peer 1 first.
+/// Where the local peers keep their blobs: those that began in a stage first, then those that may have moved there.
 pub(crate) fn blob_paths(run: &RunHome, stage: u16, stages: u16, peers: usize) -> Vec<PathBuf> {
-    let members = (1..=peers).filter(|number| stage_of(*number, stages) == stage);
-    members.map(|number| run.peer_path(number).join("blobs")).collect()
+    let (first, others): (Vec<usize>, Vec<usize>) = (1..=peers).partition(|number| stage_of(*number, stages) == stage);
+    first.into_iter().chain(others).map(|number| run.peer_path(number).join("blobs")).collect()
 }

@@ -4,47 +4,41 @@
 //! disk before the next output is looked at. Anything slow (dialling, fetching, computing) runs in tasks of its own and
 //! reports through bounded channels. A disk that refuses ends the task with a typed error; nothing that was reported
 //! before is lost, and starting again goes on from there.
+//!
+//! A peer that moves to another stage ends its shell and makes another one in the same task, with the same key, directory and address:
+//! the others see it go and come back, as they see a restart.
 
 mod fetching;
 mod rounds;
+mod shell;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use learn::pipeline::StageShape;
+use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
-use swarm::{CheckedBlocks, Event, HaltReason, Input, Output, PeerConfig, Record, Restored};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
-use wire::{Charter, Identity, Message, OperatorCertificate, PeerId, Signed, StageCall, StageReply, Verified};
+use tokio::time::Instant;
+use wire::{Charter, Identity, OperatorCertificate, PeerId, Signed, Verified};
 
-use crate::blobs::{BlobError, BlobGate, Blobs};
-use crate::compute::{Done, Executor, Means};
-use crate::inference::InferenceServer;
+use crate::blobs::BlobError;
 use crate::member::{Ended, Failure, FailureKind};
-use crate::memory;
-use crate::status::{AgreedState, Lives, ModelStatus, PeerStatus, activity_view};
-use crate::store::{Store, StoreError};
-use crate::time::{TimeBook, now, until};
-use crate::transport::{Services, Traffic, Transport, TransportConfig, TransportError, TransportEvent};
-use crate::view::FaultView;
+use crate::status::PeerStatus;
+use crate::store::StoreError;
+use crate::transport::{TransportConfig, TransportError};
 use crate::workload::{Cores, Workload};
-use fetching::{FetchNews, Fetching};
-use rounds::Rounds;
+use shell::{Ending, Past, Shell};
 
-/// Faults shown to people; the store keeps more.
-pub const FAULTS_SHOWN_MAX: usize = 100;
+pub use shell::FAULTS_SHOWN_MAX;
 
-const DONE_QUEUED_MAX: usize = 16;
-const FETCH_NEWS_QUEUED_MAX: usize = 256;
 const COMMANDS_QUEUED_MAX: usize = 16;
-/// How often the byte counters are refreshed when nothing else happens.
-const REFRESH: Duration = Duration::from_millis(500);
-/// How long to sleep when the protocol waits for nothing.
-const FOREVER: Duration = Duration::from_secs(3600);
+/// How long a peer that moved waits for its own address to be free again, and how often it looks.
+const ADDRESS_MAX: Duration = Duration::from_secs(5);
+const ADDRESS_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything that a peer needs to start.
 #[derive(Clone, Debug)]
@@ -57,12 +51,12 @@ pub struct NodeConfig {
     pub charter: Verified<Charter>,
     /// The recipe and the corpus.
     pub workload: Arc<Workload>,
-    /// The stage in which it takes part; 0 when every peer holds the whole model.
+    /// The stage in which it begins; 0 when every peer holds the whole model. One that moved since is where the store says.
     pub stage: u16,
     /// Who runs the peer, when that is not its own key.
     pub operator: Option<Signed<OperatorCertificate>>,
-    /// The settings of the pipeline, with several stages.
-    pub pipeline: PipelineConfig,
+    /// The stages in which this machine can take part, that in which it begins among them, with the settings of its pipeline in each.
+    pub places: BTreeMap<u16, PipelineConfig>,
     /// Whether it is the only peer of its process, so that the process' memory is its own.
     pub alone: bool,
     /// The cores that it may use, shared with other peers of the process.
@@ -93,6 +87,12 @@ pub enum NodeError {
     /// The charter splits the weights, and the stages of this recipe need each other's payloads.
     #[error("learned bases need the payloads of neighbouring stages, which a split of the weights forbids")]
     LearnedBases,
+    /// The peer is a member of a stage for which this machine has no place.
+    #[error("this peer moved to stage {stage}, in which it cannot take part with these settings")]
+    NoPlace {
+        /// The stage.
+        stage: u16,
+    },
 }
 
 impl NodeError {
@@ -102,6 +102,7 @@ impl NodeError {
             Self::Store(error) | Self::Blob(BlobError::Store(error)) => error.hint(),
             Self::Blob(_) => "move the peer's `blobs` directory away; blobs come back from the other peers".to_owned(),
             Self::Transport(_) => "check that UDP on the loopback interface is permitted".to_owned(),
+            Self::NoPlace { .. } => "allow the peer as much memory as before".to_owned(),
             Self::LearnedBases => "choose `--codec full,…` or `--codec subspace:…`".to_owned(),
             Self::ForeignCharter => "start with the recipe and the corpus that the run was started with".to_owned(),
         }
@@ -113,7 +114,7 @@ impl NodeError {
             Self::Store(error) | Self::Blob(BlobError::Store(error)) => error.kind(),
             Self::Blob(_) => FailureKind::Storage,
             Self::Transport(_) => FailureKind::Network,
-            Self::ForeignCharter | Self::LearnedBases => FailureKind::BadInput,
+            Self::ForeignCharter | Self::LearnedBases | Self::NoPlace { .. } => FailureKind::BadInput,
         }
     }
 }
@@ -203,353 +204,36 @@ pub async fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
         return Err(NodeError::LearnedBases);
     }
     let id = config.identity.id();
-    let shell = Shell::open(config).await?;
-    let address = shell.transport.dialer().address();
+    let (status, seen) = watch::channel(PeerStatus::blank(id, config.transport.bind));
+    let shell = Shell::open(config.clone(), status.clone(), Past::default()).await?;
+    let address = shell.address();
     let (commands, inbox) = mpsc::channel(COMMANDS_QUEUED_MAX);
-    let status = shell.status.subscribe();
     let (ending, ended) = watch::channel(None);
     let task = tokio::spawn(async move {
-        let failure = shell.run(inbox).await.err().map(|error| Failure::from(&error));
+        let failure = run(config, shell, inbox, status).await.err().map(|error| Failure::from(&error));
         ending.send_replace(Some(Ended { failure, killed: false }));
     });
-    Ok(NodeHandle { id, address, commands, status, ended, task: task.abort_handle() })
+    Ok(NodeHandle { id, address, commands, status: seen, ended, task: task.abort_handle() })
 }
 
-/// The peer's task.
-struct Shell {
-    peer: swarm::Peer,
-    transport: Transport,
-    blobs: Blobs,
-    gate: BlobGate,
-    store: Arc<Store>,
-    executor: Executor,
-    done: mpsc::Receiver<Done>,
-    fetching: Fetching,
-    fetch_news: mpsc::Receiver<FetchNews>,
-    time: TimeBook,
-    rounds: Rounds,
-    faults: VecDeque<FaultView>,
-    refused_versions: BTreeMap<PeerId, ()>,
-    halted: Option<Failure>,
-    job_failure: Option<Failure>,
-    trained_tokens: u64,
-    trained_seconds: f64,
-    started: bool,
-    timing: bool,
-    stage: u16,
-    alone: bool,
+/// Runs a peer in one stage after the other, until it is to stop.
+async fn run(
+    mut config: NodeConfig,
+    mut shell: Shell,
+    mut commands: mpsc::Receiver<Command>,
     status: watch::Sender<PeerStatus>,
-}
-
-impl Shell {
-    async fn open(config: NodeConfig) -> Result<Self, NodeError> {
-        let run = config.charter.body.run_id();
-        let id = config.identity.id();
-        let store = Arc::new(Store::open(&config.directory, run, id)?);
-        let blobs = Blobs::open(&config.directory.join("blobs")).await?;
-        let inference =
-            InferenceServer::new(run, config.stage, config.workload.clone(), blobs.clone(), config.cores.count());
-        let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
-        let services = Services { blobs: Some(blobs.index()), gate: gate.clone(), inference };
-        let transport = Transport::bind(&config.transport, &config.identity, services).await?;
-        let time = TimeBook::default();
-        let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
-        let (stage, alone) = (config.stage, config.alone);
-        let shape = config.workload.shape(stage);
-        let neighbour_payloads = shape.is_some_and(StageShape::needs_neighbours);
-        let means = Means {
-            workload: config.workload,
-            stage: config.stage,
-            cores: config.cores,
-            store: store.clone(),
-            blobs: blobs.clone(),
-            time: time.clone(),
+) -> Result<(), NodeError> {
+    loop {
+        config.transport.bind = shell.address();
+        let Ending::Moved { known, past } = shell.run(&mut commands).await? else { return Ok(()) };
+        let until = Instant::now() + ADDRESS_MAX;
+        shell = loop {
+            match Shell::open(config.clone(), status.clone(), past).await {
+                // The socket of the shell before may take a moment to close.
+                Err(NodeError::Transport(_)) if Instant::now() < until => tokio::time::sleep(ADDRESS_LOOK).await,
+                opened => break opened?,
+            }
         };
-        let (executor, model) = Executor::restore(means, done_sender)?;
-        let restored = Restored { blocks: store.blocks()?, model, outbox: store.outbox()? };
-        let mut rounds = Rounds::new(&config.charter);
-        restored.blocks.iter().for_each(|block| rounds.take(block));
-        let mut faults: VecDeque<FaultView> = store.faults()?.into();
-        faults.drain(..faults.len().saturating_sub(FAULTS_SHOWN_MAX));
-        let peer_config = PeerConfig {
-            checked: config.checked,
-            stage: config.stage,
-            operator: config.operator,
-            neighbour_payloads,
-            pipeline: config.pipeline,
-            ..PeerConfig::new(config.charter, config.peers)
-        };
-        let peer = swarm::Peer::new(peer_config, config.identity, restored, now());
-        let (news_sender, fetch_news) = mpsc::channel(FETCH_NEWS_QUEUED_MAX);
-        let fetching = Fetching::new(blobs.clone(), transport.dialer().clone(), time.clone(), news_sender);
-        let blank = blank_status(&peer, &transport);
-        let mut shell = Self {
-            peer,
-            transport,
-            blobs,
-            gate,
-            store,
-            executor,
-            done,
-            fetching,
-            fetch_news,
-            time,
-            rounds,
-            faults,
-            refused_versions: BTreeMap::new(),
-            halted: None,
-            job_failure: None,
-            trained_tokens: 0,
-            trained_seconds: 0.0,
-            started: false,
-            timing: false,
-            stage,
-            alone,
-            status: watch::Sender::new(blank),
-        };
-        shell.publish();
-        Ok(shell)
-    }
-
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), NodeError> {
-        let outcome = self.serve(&mut commands).await;
-        self.executor.stop().await;
-        self.transport.shutdown().await;
-        self.blobs.close().await;
-        outcome
-    }
-
-    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), NodeError> {
-        let mut refresh = tokio::time::interval(REFRESH);
-        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let pause = self.peer.poll_timeout().map_or(FOREVER, |(at, _)| until(at).min(FOREVER));
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Introduce(peers)) => self.introduce(peers).await?,
-                    Some(Command::Ended(peer)) => self.transport.note_end(peer),
-                    Some(Command::Piece(peer, answer)) => {
-                        let ledger = self.peer.ledger();
-                        let receipts = ledger.paid_receipts(&peer, self.peer.blocks());
-                        // Whoever asked may have given up.
-                        let _ = answer.send(ledger.piece(&peer, receipts));
-                    }
-                    Some(Command::Shutdown) | None => return Ok(()),
-                },
-                // Before the start the protocol ignores everything, so connections wait in their queue.
-                event = self.transport.next(), if self.started => self.on_network(event).await?,
-                Some(done) = self.done.recv() => {
-                    self.trained_tokens += done.effort.tokens;
-                    self.trained_seconds += done.effort.seconds;
-                    self.job_failure = done.failure;
-                    self.feed(Input::Computed { job: done.job, result: done.result }).await?;
-                }
-                Some(news) = self.fetch_news.recv() => self.on_fetch_news(news).await?,
-                () = tokio::time::sleep_until(Instant::now() + pause) => self.feed(Input::Tick).await?,
-                _ = refresh.tick() => {}
-            }
-            self.publish();
-        }
-    }
-
-    async fn introduce(&mut self, peers: Vec<(PeerId, SocketAddr)>) -> Result<(), NodeError> {
-        for (peer, address) in peers {
-            self.transport.set_address(peer, address);
-        }
-        self.started = true;
-        self.feed(Input::Start).await
-    }
-
-    async fn on_network(&mut self, event: TransportEvent) -> Result<(), NodeError> {
-        match event {
-            TransportEvent::Connected(peer) => self.feed(Input::Connected(peer)).await,
-            TransportEvent::Disconnected(peer) => self.feed(Input::Disconnected(peer)).await,
-            TransportEvent::Received { from, message, took_us } => {
-                if let Message::StageCall(StageCall { stage, .. }) | Message::StageReply(StageReply { stage, .. }) =
-                    *message
-                {
-                    self.feed(Input::Carried { stage, took_us }).await?;
-                }
-                self.feed(Input::Received { from, message: *message }).await
-            }
-            TransportEvent::Undecodable { from, error } => self.feed(Input::Undecodable { from, error }).await,
-            TransportEvent::ConnectFailed { peer, error } => {
-                tracing::debug!(peer = ?peer, %error, "cannot connect");
-                if let TransportError::WrongVersion { .. } = error
-                    && self.refused_versions.insert(peer, ()).is_none()
-                {
-                    let round = self.peer.ledger().round().map_or(0, |open| open.round);
-                    let what = "speaks another version of the protocol".to_owned();
-                    self.record_fault(FaultView { peer, round, what }).await?;
-                }
-                self.feed(Input::Disconnected(peer)).await
-            }
-        }
-    }
-
-    async fn on_fetch_news(&mut self, news: FetchNews) -> Result<(), NodeError> {
-        match news {
-            FetchNews::Fetched { hash, bytes } => {
-                self.fetching.finished(hash);
-                self.feed(Input::Fetched { hash, bytes }).await
-            }
-            FetchNews::ProviderFailed { hash, from } => self.feed(Input::FetchFailed { hash, from }).await,
-            FetchNews::Exhausted { hash } => {
-                self.fetching.exhausted(hash);
-                Ok(())
-            }
-            FetchNews::Broken(error) => Err(error.into()),
-        }
-    }
-
-    /// Tells the protocol what happened, and does what it asks.
-    async fn feed(&mut self, input: Input) -> Result<(), NodeError> {
-        let mut outputs = Vec::new();
-        self.peer.handle(now(), input, &mut outputs);
-        for output in outputs {
-            self.execute(output).await?;
-        }
-        Ok(())
-    }
-
-    async fn execute(&mut self, output: Output) -> Result<(), NodeError> {
-        match output {
-            Output::Connect(peer) => self.transport.connect(peer),
-            Output::Disconnect(peer) => self.transport.disconnect(peer),
-            Output::Send { to, message } => self.transport.send(to, &message),
-            Output::Compute { job, work } => self.executor.start(job, work),
-            Output::Cancel(job) => self.executor.cancel(job),
-            Output::Fetch { hash, bytes, providers } => self.fetching.start(hash, bytes, providers),
-            Output::Forget { hashes } => self.blobs.forget(&hashes).await,
-            Output::Persist(record) => self.persist(record).await?,
-            Output::Event(event) => self.on_event(&event),
-            Output::Fault(fault) => {
-                let what = fault.kind.to_string();
-                self.record_fault(FaultView { peer: fault.peer, round: fault.round, what }).await?;
-            }
-            Output::Halt(reason) => {
-                tracing::error!(%reason, "this peer stopped taking part");
-                self.halted = Some(self.halt_failure(&reason));
-            }
-        }
-        Ok(())
-    }
-
-    async fn persist(&mut self, record: Record) -> Result<(), StoreError> {
-        if let Record::Block(block) = &record {
-            self.rounds.take(block);
-        }
-        let store = self.store.clone();
-        let write = move || match record {
-            Record::Block(block) => store.put_block(&block),
-            Record::Outgoing(transaction) => store.put_outgoing(&transaction),
-        };
-        tokio::task::spawn_blocking(write).await.expect("a write does not panic")
-    }
-
-    async fn record_fault(&mut self, fault: FaultView) -> Result<(), StoreError> {
-        tracing::warn!(peer = ?fault.peer, round = fault.round, what = fault.what, "a peer misbehaved");
-        self.faults.push_back(fault.clone());
-        if self.faults.len() > FAULTS_SHOWN_MAX {
-            self.faults.pop_front();
-        }
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.put_fault(&fault)).await.expect("a write does not panic")
-    }
-
-    /// What people are told when this peer stops taking part.
-    fn halt_failure(&self, reason: &HaltReason) -> Failure {
-        let failure = |kind, hint: &str| Failure { kind, message: reason.to_string(), hint: hint.to_owned() };
-        match reason {
-            HaltReason::StateDivergence { .. } => {
-                failure(FailureKind::Divergence, "run `cairn doctor`: this machine or this build is not bit-exact")
-            }
-            HaltReason::DamagedStore { .. } => {
-                failure(FailureKind::CorruptData, "restore the peer's directory from a copy, or use `cairn up --fresh`")
-            }
-            HaltReason::MayNotJoin { .. } => {
-                failure(FailureKind::BadInput, "start it in the stage that its operator is in, or leave it to others")
-            }
-            HaltReason::JobFailed { .. } => self.job_failure.clone().unwrap_or_else(|| {
-                failure(FailureKind::Unexpected, "start again: it goes on from the last committed round")
-            }),
-        }
-    }
-
-    fn on_event(&mut self, event: &Event) {
-        tracing::debug!(?event, "protocol event");
-        if let Event::RoundOpened { .. } = event
-            && !self.timing
-        {
-            self.timing = true;
-            self.time.reset();
-        }
-    }
-
-    fn publish(&mut self) {
-        let ledger = self.peer.ledger();
-        // Of a split run, an account stays in its stage for good.
-        let ours = ledger.accounts().iter().filter(|account| account.stage == self.stage);
-        self.gate.admit(ours.map(|account| account.peer));
-        let mut traffic = Traffic::default();
-        self.transport.dialer().traffic().into_values().for_each(|of_peer| traffic.add(of_peer));
-        let connected = self.peer.connected().count() as u64;
-        let status = PeerStatus {
-            id: self.peer.id(),
-            address: self.transport.dialer().address(),
-            activity: activity_view(self.peer.activity(), connected > 0),
-            connected,
-            open_round: ledger.round().map(|open| open.round),
-            coarser: ledger.round().map_or_else(Vec::new, |open| open.coarser.to_vec()),
-            stage: self.stage,
-            agreed: AgreedState::newest(ledger),
-            model: self.peer.model().map(|model| ModelStatus { round: model.round, state_root: model.state_root }),
-            finished: self.peer.is_finished(),
-            halted: self.halted.clone(),
-            last_failure: self.peer.last_failure().map(str::to_owned),
-            height: ledger.height(),
-            ledger_root: ledger.root(),
-            totals: *ledger.totals(),
-            accounts: ledger.accounts().to_vec(),
-            traffic,
-            memory_peak_bytes: self.alone.then(memory::peak_bytes).flatten(),
-            spent: self.time.read(),
-            trained_tokens: self.trained_tokens,
-            trained_seconds: self.trained_seconds,
-            faults: self.faults.iter().cloned().collect(),
-            rounds: self.rounds.reports(),
-            lives: Lives::default(),
-        };
-        self.status.send_replace(status);
-    }
-}
-
-fn blank_status(peer: &swarm::Peer, transport: &Transport) -> PeerStatus {
-    let ledger = peer.ledger();
-    PeerStatus {
-        id: peer.id(),
-        address: transport.dialer().address(),
-        activity: Default::default(),
-        connected: 0,
-        open_round: None,
-        coarser: Vec::new(),
-        stage: 0,
-        model: None,
-        agreed: None,
-        finished: false,
-        halted: None,
-        last_failure: None,
-        height: 0,
-        ledger_root: ledger.root(),
-        totals: *ledger.totals(),
-        accounts: Vec::new(),
-        traffic: Traffic::default(),
-        memory_peak_bytes: None,
-        spent: Default::default(),
-        trained_tokens: 0,
-        trained_seconds: 0.0,
-        faults: Vec::new(),
-        rounds: Arc::default(),
-        lives: Lives::default(),
+        shell.introduce(known.into_iter().collect()).await?;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ledger::{Account, Ledger, Totals};
 use serde::{Deserialize, Serialize};
 use swarm::Activity;
-use wire::{Hash, PeerId};
+use wire::{Hash, PeerId, RunId};
 
 use crate::member::Failure;
 use crate::time::Spent;
@@ -108,6 +108,39 @@ pub struct PeerStatus {
     /// Its processes. Not in the JSON: whoever started them knows.
     #[serde(skip)]
     pub lives: Lives,
+}
+
+impl PeerStatus {
+    /// That of a peer that has not opened its directory yet.
+    pub(crate) fn blank(id: PeerId, address: SocketAddr) -> Self {
+        let run = RunId(Hash::default());
+        Self {
+            id,
+            address,
+            activity: Default::default(),
+            connected: 0,
+            open_round: None,
+            coarser: Vec::new(),
+            stage: 0,
+            model: None,
+            agreed: None,
+            finished: false,
+            halted: None,
+            last_failure: None,
+            height: 0,
+            ledger_root: Hash::default(),
+            totals: Totals { run, supply: 0, tokens: 0, receipts: 0, rounds: 0, history: Hash::default() },
+            accounts: Vec::new(),
+            traffic: Traffic::default(),
+            memory_peak_bytes: None,
+            spent: Default::default(),
+            trained_tokens: 0,
+            trained_seconds: 0.0,
+            faults: Vec::new(),
+            rounds: Arc::default(),
+            lives: Lives::default(),
+        }
+    }
 }
 
 /// A state with an agreed root for every stage.

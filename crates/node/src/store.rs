@@ -44,6 +44,7 @@ const RUN_KEY: &str = "run";
 const OWNER_KEY: &str = "peer";
 const POINT_KEY: &str = "point";
 const PENDING_KEY: &str = "pending";
+const STAGE_KEY: &str = "stage";
 
 /// A stored residual: a sealed file beside the database.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -193,6 +194,30 @@ impl Store {
             };
             Ok(())
         })
+    }
+
+    /// Changes the stage: where the model stood in the old one, and work for it, count no more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is changed then.
+    pub fn set_stage(&self, stage: u16) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            meta.remove(POINT_KEY)?;
+            meta.remove(PENDING_KEY)?;
+            meta.insert(STAGE_KEY, stage.to_le_bytes().as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// The stage to which the peer moved, when it did.
+    ///
+    /// # Errors
+    /// As [`Store::blocks`].
+    pub fn stage(&self) -> Result<Option<u16>, StoreError> {
+        let Some(bytes) = self.meta(STAGE_KEY)? else { return Ok(None) };
+        let bytes = bytes.try_into().map_err(|_| self.corrupt("the stage has another size"))?;
+        Ok(Some(u16::from_le_bytes(bytes)))
     }
 
     /// All blocks, by height, from 0 to the last before a gap.

@@ -1,5 +1,6 @@
 //! Peers that do not follow the protocol. Each runs an honest peer inside and changes what it says: a file per lie.
 
+mod boaster;
 mod copycat;
 mod divergent;
 mod falsifier;
@@ -41,6 +42,8 @@ pub enum Adversary {
     Replayer,
     /// In a run of several stages: sends everything many times.
     Flooder,
+    /// In a run of several stages: says that it has counted all units before it has.
+    Boaster,
 }
 
 impl Adversary {
@@ -48,7 +51,8 @@ impl Adversary {
     pub const SIGNERS: [Self; 5] = [Self::Copycat, Self::Stale, Self::Forger, Self::Divergent, Self::Garbage];
 
     /// Those that lie to their neighbours in a run of several stages.
-    pub const NEIGHBOURS: [Self; 5] = [Self::Falsifier, Self::Misshaper, Self::Silent, Self::Replayer, Self::Flooder];
+    pub const NEIGHBOURS: [Self; 6] =
+        [Self::Falsifier, Self::Misshaper, Self::Silent, Self::Replayer, Self::Flooder, Self::Boaster];
 
     /// Its name, as on the command line.
     pub fn name(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Adversary {
             Self::Silent => "silent",
             Self::Replayer => "replayer",
             Self::Flooder => "flooder",
+            Self::Boaster => "boaster",
         }
     }
 
@@ -98,6 +103,7 @@ impl Adversary {
             (Self::Silent, message) => silent::twist(message).map(parcel).into_iter().collect(),
             (Self::Replayer, message) => replayer::twist(message, memory).into_iter().map(parcel).collect(),
             (Self::Flooder, message) => flooder::twist(message).into_iter().map(parcel).collect(),
+            (Self::Boaster, message) => boaster::twist(liar, message).into_iter().map(parcel).collect(),
             (_, message) => vec![parcel(message)],
         }
     }

@@ -197,6 +197,8 @@ impl Peer {
         let mut providers = vec![peer];
         let others = self.ledger.charter().validators.iter().filter(|validator| **validator != peer);
         providers.extend(others.filter(|validator| self.may_give(validator)));
+        // Who is gone may be found out only after a while.
+        providers.sort_by_key(|provider| !self.links.is_up(*provider));
         providers.truncate(PROVIDERS_MAX);
         providers
     }

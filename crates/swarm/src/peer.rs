@@ -156,11 +156,11 @@ impl Peer {
             config,
         };
         peer.replay(restored.blocks);
-        let open = peer.ledger.round().map(|open| open.round);
-        if let Some(stages) = &mut peer.stages {
-            stages.resume(open);
-        }
         peer.restore_outbox(restored.outbox);
+        let resumed = peer.round_of_earlier_life();
+        if let Some(stages) = &mut peer.stages {
+            stages.resume(resumed);
+        }
         peer
     }
 

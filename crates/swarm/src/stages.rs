@@ -160,6 +160,15 @@ impl Peer {
         distance == 0 || self.config.neighbour_payloads && distance == 1
     }
 
+    /// The open round, when this peer may have counted units in it before it began anew: then it had attested where it starts from, except
+    /// in round 0.
+    pub(crate) fn round_of_earlier_life(&self) -> Option<u64> {
+        let open = self.ledger.round()?;
+        let waits = |action: &Action| matches!(action, Action::Attest(attested) if attested.round == open.round);
+        let attested = open.attestation(&self.id).is_some() || self.outbox.any(waits);
+        (open.round == 0 || attested).then_some(open.round)
+    }
+
     /// When most of the open round's time has passed, so that what is counted has to be committed. Time in which the validator was away
     /// does not count.
     pub(crate) fn seal_deadline(&self) -> Option<Time> {

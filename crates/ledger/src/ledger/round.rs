@@ -300,8 +300,8 @@ impl RoundOpen {
         self.state_roots.iter().copied().collect::<Option<Vec<Hash>>>().map(|roots| run_root(&roots))
     }
 
-    /// Whether a member's attestation counts towards the majority of its stage: it was a member of the stage in the round
-    /// before, or nobody was.
+    /// Whether a member's attestation counts towards the majority of its stage: it attested or committed there in a round before and
+    /// stayed, or nobody did.
     pub fn is_voter(&self, peer: &PeerId) -> bool {
         self.rank(peer).is_some_and(|rank| self.is_counted(rank))
     }
@@ -351,11 +351,14 @@ impl RoundOpen {
         self.members.binary_search(peer).ok()
     }
 
-    /// Whether a peer votes in a stage of round `next`: it was a member of the stage in this round, the one before. When
+    /// Whether a peer votes in a stage of round `next`: in this round, the one before, it did, or it took part. When
     /// this is the same round, it goes on voting if it did.
     pub(crate) fn makes_voter(&self, peer: &PeerId, stage: u16, next: u64) -> bool {
-        let rank = self.rank(peer).filter(|rank| self.stages[*rank] == stage);
-        rank.is_some_and(|rank| next > self.round || self.slots[rank].voter)
+        let Some(rank) = self.rank(peer).filter(|rank| self.stages[*rank] == stage) else { return false };
+        let slot = &self.slots[rank];
+        // Everybody has the state that round 0 starts from.
+        let took_part = self.round == 0 || slot.attested.is_some() || slot.committed.is_some();
+        slot.voter || next > self.round && took_part
     }
 
     pub(crate) fn accepted(&self) -> &[Committed] {

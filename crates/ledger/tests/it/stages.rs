@@ -468,6 +468,28 @@ fn a_stage_that_is_down_to_one_member_gets_another_but_none_under_a_split() {
 }
 
 #[test]
+fn a_newcomer_counts_once_it_has_shown_that_it_has_the_state() {
+    let mut world = World::staged(&[2, 2], |charter| charter.rounds = 9);
+    let newcomer = crate::support::identity(99);
+    let joins = world.join_stage(&newcomer, 1);
+    world.block(vec![joins]);
+    work(&mut world, |_| Some(50));
+    for _ in 0..2 {
+        assert_eq!(world.round().stage_of(&newcomer.id()), Some(1));
+        assert!(!world.round().is_voter(&newcomer.id()), "it may be fetching the state still");
+        attest_all(&mut world);
+        assert!(world.round().run_root().is_some(), "nobody waits for it");
+        work(&mut world, |_| Some(50));
+    }
+    attest_all(&mut world);
+    let attests = world.attest_honestly(&newcomer);
+    world.block(vec![attests]);
+    assert!(!world.round().is_voter(&newcomer.id()));
+    work(&mut world, |_| Some(50));
+    assert!(world.round().is_voter(&newcomer.id()));
+}
+
+#[test]
 fn who_moves_is_drawn_anew_and_is_never_a_validator() {
     let mut world = World::with(5, |charter| {
         charter.stages = (0..2).map(stage_terms).collect();

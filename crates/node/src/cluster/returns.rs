@@ -1,4 +1,4 @@
-//! Who has to know that a peer's process died, or that it has another one.
+//! Who has to know that a peer's process died, that it has another one, or that the peer moved to another stage.
 //!
 //! A new process listens where the one before did, unless somebody took that address meanwhile. Behind a link only the network has to
 //! know: the front stays. One machine knows at once that a process of its own ended, and says so; behind a link, where a peer is to find out
@@ -28,6 +28,7 @@ impl Returns {
         let mut watching = JoinSet::new();
         for place in 0..self.members.len() {
             watching.spawn(self.clone().watch(place));
+            watching.spawn(self.clone().watch_stage(place));
         }
         while watching.join_next().await.is_some() {}
     }
@@ -47,6 +48,17 @@ impl Returns {
             self.come_back(id, std::mem::replace(&mut address, back), back).await;
             // Last, so that whoever it calls knows where it is.
             member.introduce(Vec::new()).await;
+        }
+    }
+
+    /// Tells the consumer of the model which stage the peer serves.
+    async fn watch_stage(self, place: usize) {
+        let (Some(client), member) = (&self.client, &self.members[place]) else { return };
+        let mut status = member.status();
+        let mut stage = status.borrow().stage;
+        while let Ok(moved) = status.wait_for(|status| status.stage != stage).await.map(|status| status.stage) {
+            stage = moved;
+            client.note_stage(member.id(), stage);
         }
     }
 

@@ -80,7 +80,7 @@ pub struct InferenceClient {
     run: RunId,
     workload: Arc<Workload>,
     /// The replicas of every stage, in the order in which they are preferred: consumers have different orders.
-    replicas: Vec<Vec<PeerId>>,
+    replicas: Mutex<Vec<Vec<PeerId>>>,
     /// When replicas failed last.
     failed: Mutex<BTreeMap<PeerId, Instant>>,
     sequences: AtomicU64,
@@ -119,7 +119,7 @@ impl InferenceClient {
             dialer,
             run,
             workload,
-            replicas: by_stage,
+            replicas: Mutex::new(by_stage),
             failed: Mutex::default(),
             sequences: AtomicU64::new(0),
             ended: Mutex::default(),
@@ -145,16 +145,27 @@ impl InferenceClient {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
     }
 
+    /// Notes that a peer serves another stage now.
+    pub fn note_stage(&self, peer: PeerId, stage: u16) {
+        self.dialer.forget_connections(peer);
+        let mut replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        replicas.iter_mut().for_each(|replicas| replicas.retain(|replica| *replica != peer));
+        if let Some(replicas) = replicas.get_mut(usize::from(stage)) {
+            replicas.push(peer);
+        }
+    }
+
     /// Number of stages.
     pub fn stages(&self) -> usize {
-        self.replicas.len()
+        usize::from(self.workload.stages_len())
     }
 
     /// The replica of a stage to call: the first that did not fail lately, or else the one whose failure is the longest ago.
     fn choose(&self, stage: usize) -> Option<PeerId> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let lately = |peer: &PeerId| failed.get(peer).filter(|at| at.elapsed() < AVOIDED_FOR).copied();
-        let replicas = self.replicas.get(stage)?;
+        let replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        let replicas = replicas.get(stage)?;
         let well = replicas.iter().find(|peer| lately(peer).is_none());
         well.or_else(|| replicas.iter().min_by_key(|peer| lately(peer))).copied()
     }

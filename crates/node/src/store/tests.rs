@@ -94,6 +94,25 @@ fn everything_comes_back_after_reopening() {
 }
 
 #[test]
+fn a_stage_that_was_left_leaves_nothing_but_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    {
+        let store = open(directory.path()).unwrap();
+        assert_eq!(store.stage().unwrap(), None);
+        store.put_block(&block(0, vec![commit(&identity(1), 0)])).unwrap();
+        let residual = store.write_residual("0", b"residual").unwrap();
+        store.put_model(&Point { round: 2, state_root: Hash::of(b"s"), residual: Some(residual) }, None).unwrap();
+        store.set_stage(3).unwrap();
+    }
+    let store = open(directory.path()).unwrap();
+    store.sweep_residuals().unwrap();
+    assert_eq!((store.stage().unwrap(), store.point().unwrap(), store.pending().unwrap()), (Some(3), None, None));
+    assert_eq!((store.blocks().unwrap().len(), store.receipts().unwrap().len()), (1, 1));
+    let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().starts_with("residual-")));
+}
+
+#[test]
 fn a_block_settles_own_transactions_and_keeps_own_receipts() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).unwrap();

@@ -157,7 +157,7 @@ async fn a_newcomer_is_bound_to_its_stage_before_it_gets_the_state() {
             stage,
             operator: Some(operator.sign(OperatorCertificate { run, peer: who.id() })),
             identity: who,
-            pipeline: workload.pipeline(),
+            places: [(stage, workload.pipeline())].into(),
             alone: false,
             cores: node::Cores::new(1),
             transport: TransportConfig::default(),

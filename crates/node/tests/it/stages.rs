@@ -102,7 +102,7 @@ pub(crate) fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> 
     let shapes = StageShape::all(recipe);
     let parts = shapes[0].token_parts();
     let mut states: Vec<StageState> = shapes.iter().map(|shape| StageState::genesis(&ctx, recipe, shape)).collect();
-    let mut residuals: std::collections::BTreeMap<PeerId, Vec<f32>> = Default::default();
+    let mut residuals: std::collections::BTreeMap<PeerId, (u16, Vec<f32>)> = Default::default();
     let mut replayed = 0;
     for (round, set) in (0..charter.rounds).zip(&closed) {
         let precisions = workload.precisions(&set.coarser);
@@ -132,7 +132,12 @@ pub(crate) fn recompute(home: &Path, workload: &Workload, receipts_min: u64) -> 
             }
             let place = usize::from(entry.stage);
             let layout = shapes[place].layout();
-            let residual = residuals.entry(entry.peer).or_insert_with(|| vec![0.0; layout.len()]);
+            let blank = || (entry.stage, vec![0.0; layout.len()]);
+            let (stage, residual) = residuals.entry(entry.peer).or_insert_with(blank);
+            // Who moved to another stage began there with nothing.
+            if *stage != entry.stage {
+                (*stage, *residual) = blank();
+            }
             let sum = workers[place].contribution().unwrap();
             sparseloco::fold_residual(residual, &sum.gradient, recipe.compression.beta);
             let payload = sparseloco::encode(layout, recipe.compression, residual).unwrap();
@@ -251,6 +256,37 @@ async fn a_killed_replica_costs_no_unit_and_no_root() {
     }
     let gone = RecordedRound::open(&saved, workload, Some(2)).unwrap_err();
     assert!(matches!(gone, ReplayError::NoState { round: 2, held } if held.contains(&0) && held.contains(&7)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_moves_to_a_stage_that_is_down_to_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut recipe = workload(2, Space::Full, Precision::Int8, Profile::F32Fma).recipe.clone();
+    recipe.rounds = 24;
+    let workload = Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap());
+    let cluster = Cluster::start(staged(directory.path(), 5, workload.clone())).await.unwrap();
+    wait(&cluster, "two rounds", |status| status.totals.rounds >= 2).await;
+    // One of the two replicas of the last stage; three are in the first.
+    cluster.members()[3].kill();
+    let summary = finish(&cluster).await;
+    assert_eq!((summary.rounds, summary.tokens), (24, workload.recipe.total_tokens()), "a unit was lost");
+    assert!(cluster.state().faults.is_empty(), "{:?}", cluster.state().faults);
+    let (stay, others) = (0, [1, 2, 4]);
+    let status_of = |cluster: &Cluster, place: usize| cluster.members()[place].status().borrow().clone();
+    assert_eq!(status_of(&cluster, stay).stage, 0, "who orders blocks stays");
+    assert_eq!(others.map(|place| status_of(&cluster, place).stage).iter().sum::<u16>(), 2, "two peers in each stage");
+    for place in [0, 1, 2, 4] {
+        let status = status_of(&cluster, place);
+        let (model, agreed) = (status.model.unwrap(), status.agreed.unwrap());
+        assert_eq!((model.round, model.state_root), (24, agreed.roots[usize::from(status.stage)]));
+    }
+    cluster.shutdown().await;
+    // Where it moved to, it is after a restart, too.
+    let cluster = Cluster::start(staged(directory.path(), 5, workload.clone())).await.unwrap();
+    assert!(cluster.is_resumed());
+    assert_eq!(others.map(|place| status_of(&cluster, place).stage).iter().sum::<u16>(), 2);
+    cluster.shutdown().await;
+    recompute(directory.path(), &workload, 24 * 8 * 2);
 }
 
 /// Rounds that the test of links takes at most.
