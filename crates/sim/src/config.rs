@@ -188,7 +188,8 @@ impl SimConfig {
         let liar = replicas >= 2 && !uneven && draw.chance(250_000);
         // As in a run of one stage: a unit of a member that neither does it nor goes away is done by nobody.
         let units = if liar { units.max(2 * (replicas as u64 + 1)) } else { units };
-        let adversaries = if liar { vec![Adversary::NEIGHBOURS[draw.index(Adversary::NEIGHBOURS.len())]] } else { Vec::new() };
+        let adversaries =
+            if liar { vec![Adversary::NEIGHBOURS[draw.index(Adversary::NEIGHBOURS.len())]] } else { Vec::new() };
         Self {
             adversaries,
             adversary_stage: draw.index(stages),

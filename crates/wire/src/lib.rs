@@ -11,11 +11,13 @@ pub mod encoding;
 pub mod hash;
 pub mod identity;
 pub mod inference;
+pub mod join;
 pub mod merkle;
 pub mod message;
 pub mod operator;
 pub mod receipt;
 pub mod stage;
+pub mod ticket;
 pub mod transaction;
 
 pub use charter::{Charter, NumericProfile, Release, RunId, STAGES_MAX, StageTerms, run_root};
@@ -23,10 +25,12 @@ pub use encoding::{DecodeError, Wire, decode, encode};
 pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
 pub use inference::{InferenceAnswer, InferenceCall, InferenceRefusal, SequenceFeed};
+pub use join::{RunAnswer, RunFiles, RunQuestion};
 pub use message::{Message, PROTOCOL_VERSION, RoundTime};
 pub use operator::OperatorCertificate;
 pub use receipt::{Receipt, UnitId};
 pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply, StageSealed};
+pub use ticket::{Ticket, TicketError};
 pub use transaction::{
     Action, Attestation, Block, BlockHeader, Commitment, LinkWish, LinkWishes, Transaction, VerifiedBlock,
 };

@@ -30,6 +30,11 @@ fn values() -> Vec<(String, String)> {
     add("commitment", hex_of(&samples::commitment()));
     add("operator-certificate-signed", hex_of(&samples::certificate()));
     add("operator-certificate-digest", hex_of(&samples::certificate().body.digest()));
+    add("ticket", hex_of(&samples::ticket()));
+    add("ticket-text", samples::ticket().to_string());
+    for (name, answer) in ["files", "unknown-run"].iter().zip(samples::run_answers()) {
+        add(&format!("run-answer-{name}"), hex_of(&answer));
+    }
     for (name, release) in [("open-now", Release::OpenNow), ("split", Release::Split)] {
         add(&format!("release-{name}"), hex_of(&release));
     }

@@ -6,8 +6,8 @@ use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
-    Block, BlockHeader, Charter, InferenceAnswer, InferenceCall, Message, Receipt, Signed, Transaction, Wire, decode,
-    encode,
+    Block, BlockHeader, Charter, InferenceAnswer, InferenceCall, Message, Receipt, RunAnswer, RunQuestion, Signed,
+    Ticket, Transaction, Wire, decode, encode,
 };
 
 use crate::{samples, strategies};
@@ -34,6 +34,9 @@ pub(crate) fn decode_as_everything(bytes: &[u8]) {
     one::<Message>(bytes);
     one::<InferenceCall>(bytes);
     one::<InferenceAnswer>(bytes);
+    one::<RunQuestion>(bytes);
+    one::<RunAnswer>(bytes);
+    one::<Ticket>(bytes);
     one::<Proof>(bytes);
 }
 
@@ -43,6 +46,8 @@ fn genuine() -> Vec<Vec<u8>> {
     all.extend([encode(&samples::charter()), encode(&samples::block()), encode(&samples::receipt(1))]);
     all.push(encode(&samples::inference_call()));
     all.extend(samples::inference_answers().iter().map(encode));
+    all.extend(samples::run_answers().iter().map(encode));
+    all.push(encode(&samples::ticket()));
     all.push(encode(&samples::proof()));
     all
 }

@@ -4,8 +4,8 @@ use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
     InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt,
-    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signed, StageCall, StageRefusal, StageReply, StageSealed,
-    StageTerms, Transaction, UnitId,
+    RefusalReason, Release, RoundTime, RunAnswer, RunFiles, RunId, SequenceFeed, Signed, StageCall, StageRefusal,
+    StageReply, StageSealed, StageTerms, Ticket, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -80,6 +80,16 @@ pub(crate) fn commitment() -> Commitment {
         busy_percent: 87,
         receipts: vec![worker().sign(receipt(5)), worker().sign(receipt(1))],
     }
+}
+
+pub(crate) fn ticket() -> Ticket {
+    let addresses = vec!["192.0.2.7:7071".parse().unwrap(), "[2001:db8::1]:7071".parse().unwrap()];
+    Ticket { run: run(), validator: worker().id(), addresses }
+}
+
+pub(crate) fn run_answers() -> Vec<RunAnswer> {
+    let files = RunFiles { charter: worker().sign(charter()), recipe: b"recipe".to_vec() };
+    vec![RunAnswer::Files(Box::new(files)), RunAnswer::UnknownRun]
 }
 
 pub(crate) fn certificate() -> Signed<OperatorCertificate> {
