@@ -19,6 +19,9 @@
 //! Paths. By default, endpoints tell each other their own addresses over a connection, and move it to the fastest path that
 //! they find. With [`TransportConfig::fixed_paths`] they use the addresses of the address book and no others: see `fixed`.
 //!
+//! Addresses. Whoever starts peers tells them where others listen. A peer that nobody told of is called back where its connections come
+//! from: its socket is one for both directions, so this also reaches peers behind an address translation that they themselves opened.
+//!
 //! What it deliberately does not do: decide whom to connect to, retry, or look into messages.
 
 mod fixed;
@@ -31,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    Connection, ConnectionError, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    Connection, ConnectionError, IdleTimeout, IncomingAddr, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
 use iroh_blobs::api::Store as BlobIndex;
@@ -228,6 +231,7 @@ impl Transport {
             own: identity.id(),
             alpn: Arc::from(config.alpn.as_slice()),
             book: Arc::default(),
+            seen: Arc::default(),
             meters: Meters::default(),
             connections: Arc::default(),
         };
@@ -414,7 +418,10 @@ pub struct Dialer {
     fixed: Option<SocketAddr>,
     own: PeerId,
     alpn: Arc<[u8]>,
+    /// Where peers listen, as it was told.
     book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    /// Where connections of other peers came from last: at most [`PEERS_MAX`].
+    seen: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     meters: Meters,
     /// Open connections for other things than messages, by what they are for.
     connections: Arc<Mutex<OpenConnections>>,
@@ -430,6 +437,21 @@ impl Dialer {
     /// Notes where a peer listens; gives where it was known to listen before.
     pub fn set_address(&self, peer: PeerId, address: SocketAddr) -> Option<SocketAddr> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address)
+    }
+
+    /// Notes where a connection of a peer came from.
+    fn note_seen(&self, peer: PeerId, address: SocketAddr) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= PEERS_MAX && !seen.contains_key(&peer) {
+            seen.pop_first();
+        }
+        seen.insert(peer, address);
+    }
+
+    /// Where to call a peer.
+    fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
+        let told = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
+        told.or_else(|| self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied())
     }
 
     /// Closes what is open to a peer for other things than messages: its process is another one now, and would not answer there.
@@ -470,8 +492,7 @@ impl Dialer {
 
     async fn dial(&self, peer: PeerId, alpn: &[u8]) -> Result<Connection, TransportError> {
         let unreachable = |detail: String| TransportError::Unreachable { peer, detail };
-        let address = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
-        let address = address.ok_or(TransportError::UnknownPeer { peer })?;
+        let address = self.address_of(peer).ok_or(TransportError::UnknownPeer { peer })?;
         let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
         let address = match self.fixed {
             Some(_) => TransportAddr::Custom(fixed::path_to(address)),
@@ -507,6 +528,10 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
     let mut serving = JoinSet::new();
     while let Some(incoming) = dialer.endpoint.accept().await {
         while serving.try_join_next().is_some() {}
+        let from = match incoming.remote_addr() {
+            IncomingAddr::Ip(address) => Some(address),
+            _ => None,
+        };
         let Ok(accepting) = incoming.accept() else { continue };
         let (dialer, services, events) = (dialer.clone(), services.clone(), events.clone());
         serving.spawn(async move {
@@ -519,6 +544,9 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
             };
             let peer = PeerId(*connection.remote_id().as_bytes());
             dialer.meters.watch(peer, &connection);
+            if let Some(address) = from {
+                dialer.note_seen(peer, address);
+            }
             if connection.alpn() == iroh_blobs::ALPN {
                 match services.blobs {
                     Some(_) if !services.gate.admits(&peer) => {
