@@ -76,3 +76,38 @@ fn is_for_calls(incoming: &Incoming) -> bool {
     let Some(mut names) = incoming.decrypt().and_then(|first| first.alpns()) else { return false };
     names.next().is_some_and(|name| name.is_ok_and(|name| name == inference::ALPN)) && names.next().is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use iroh::endpoint::{PathId, PortmapperConfig, presets};
+    use iroh::{EndpointAddr, RelayMode, TransportAddr};
+
+    use super::*;
+
+    async fn endpoint() -> Endpoint {
+        let builder = Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Disabled)
+            .portmapper_config(PortmapperConfig::Disabled)
+            .alpns(vec![super::super::ALPN.to_vec(), inference::ALPN.to_vec()])
+            .transport_config(transfers())
+            .clear_ip_transports();
+        builder.bind_addr("127.0.0.1:0").unwrap().bind().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_of_inference_and_no_others_begin_with_a_wide_window() {
+        let (caller, server) = (endpoint().await, endpoint().await);
+        let acceptor = Acceptor::new(&server);
+        for (alpn, wide) in [(inference::ALPN, true), (super::super::ALPN, false)] {
+            let address = TransportAddr::Ip(server.bound_sockets()[0]);
+            let to = EndpointAddr::from_parts(server.id(), [address]);
+            let call = async { caller.connect_with_opts(to, alpn, options(alpn)).await.unwrap().await.unwrap() };
+            let accept = async { acceptor.accept(server.accept().await.unwrap()).unwrap().await.unwrap() };
+            let (called, accepted) = tokio::join!(call, accept);
+            for connection in [called, accepted] {
+                let window = connection.congestion_state(PathId::ZERO).unwrap().initial_window();
+                assert_eq!(window == CALL_WINDOW_BYTES, wide, "a window of {window} bytes");
+            }
+        }
+    }
+}
