@@ -2,7 +2,7 @@
 //!
 //! QUIC begins with a window of ten datagrams, and spreads what it sends over the round trip in bursts of at most 10 ms of a full window
 //! (noq-proto's `pacing.rs`). While a connection has nothing more to send, acknowledgements do not widen its window (RFC 9002, 7.8). So calls
-//! and answers of a few kilobytes stay in the first window: with 100 ms to go there and back, each datagram after the first waited 8 ms.
+//! and answers of a few kilobytes stay in the first window: with 100 ms to go there and back, each datagram after the first would wait 8 ms.
 //!
 //! Connections of inference therefore begin with [`CALL_WINDOW_BYTES`]. All others carry transfers, whose windows widen by themselves, and
 //! begin as usual: behind a slow link a wide first window would only overflow the router's queue.
