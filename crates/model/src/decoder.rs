@@ -26,9 +26,9 @@ use crate::stage::{Stage, TensorInfo};
 /// Most tokens of one sequence that go through the layers together.
 const ROWS_MAX: usize = 128;
 
-/// Least rows × parameters that are worth more than one thread: below, waking a thread for each of the layers' products
-/// costs more than the other thread saves.
-const THREADS_WORK: u64 = 1 << 23;
+/// Least rows × parameters of a layer that are worth more than one thread: below, waking a thread for each of the layer's products
+/// costs more than the other thread saves. How many layers there are does not matter, since each has products of its own.
+const THREADS_WORK: u64 = 1 << 20;
 
 /// Why tokens could not be fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -147,7 +147,7 @@ impl Decoder {
             feed.cache.reserve(more).map_err(|PoolFull| DecodeError::PoolFull { more })?;
         }
         let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
-        let single = for_little_work(ctx, rows, self.config.parameters());
+        let single = for_little_work(ctx, rows, self.config.parameters(), self.config.layers);
         let ctx = single.as_ref().unwrap_or(ctx);
         ctx.run(|| self.feed_reserved(ctx, feeds));
         Ok(&self.scratch.logits)
@@ -183,8 +183,8 @@ impl Decoder {
 }
 
 /// One thread for work that is not worth waking another.
-fn for_little_work(ctx: &Context, rows: usize, parameters: u64) -> Option<Context> {
-    let little = (rows as u64).saturating_mul(parameters) < THREADS_WORK;
+fn for_little_work(ctx: &Context, rows: usize, parameters: u64, layers: usize) -> Option<Context> {
+    let little = (rows as u64).saturating_mul(parameters / layers.max(1) as u64) < THREADS_WORK;
     little.then(|| Context::single().with_isa(ctx.isa()).with_profile(ctx.profile()))
 }
 

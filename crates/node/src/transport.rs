@@ -27,15 +27,14 @@
 mod fixed;
 mod link;
 mod traffic;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use iroh::endpoint::{
-    Connection, ConnectionError, IdleTimeout, IncomingAddr, PortmapperConfig, QuicTransportConfig, VarInt, presets,
-};
+use iroh::endpoint::{Connection, ConnectionError, IncomingAddr, PortmapperConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::provider::events::EventSender;
@@ -49,6 +48,7 @@ use fixed::FixedPaths;
 use link::{Link, LinkEvent};
 use traffic::Meters;
 pub use traffic::Traffic;
+use window::Acceptor;
 
 /// What peers of this protocol version ask for when they connect.
 pub const ALPN: &[u8] = b"cairn/3";
@@ -67,8 +67,6 @@ pub const FLUSH_MS_MAX: u64 = 2_000;
 
 /// A connection on which nothing was heard for so long is gone: its peer crashed, or the way to it did.
 pub const SILENCE_MAX: Duration = Duration::from_secs(8);
-/// How often a silent connection is kept alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 const EVENTS_QUEUED_MAX: usize = 1024;
 /// TLS alert 120, `no_application_protocol`, as a QUIC error code: the other side speaks another version.
@@ -213,10 +211,7 @@ impl Transport {
             .secret_key(SecretKey::from_bytes(&identity.secret()))
             .alpns(alpns)
             .clear_ip_transports();
-        let silence = IdleTimeout::try_from(SILENCE_MAX).expect("a few seconds fit");
-        let quic =
-            QuicTransportConfig::builder().keep_alive_interval(KEEP_ALIVE).max_idle_timeout(Some(silence)).build();
-        let builder = builder.transport_config(quic);
+        let builder = builder.transport_config(window::transfers());
         let (builder, fixed) = if config.fixed_paths {
             let paths = FixedPaths::bind(config.bind).map_err(|error| bind_error(error.to_string()))?;
             let address = paths.address();
@@ -500,7 +495,7 @@ impl Dialer {
         };
         let connecting = self
             .endpoint
-            .connect_with_opts(EndpointAddr::from_parts(id, [address]), alpn, Default::default())
+            .connect_with_opts(EndpointAddr::from_parts(id, [address]), alpn, window::options(alpn))
             .await
             .map_err(|error| unreachable(format!("{error:#}")))?;
         let connection = connecting.await.map_err(|error| match &error {
@@ -526,13 +521,18 @@ fn is_version_refusal(error: &ConnectionError) -> bool {
 async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<LinkEvent>) {
     // Whoever ends this task ends the connections that it serves.
     let mut serving = JoinSet::new();
+    let acceptor = Acceptor::new(&dialer.endpoint);
     while let Some(incoming) = dialer.endpoint.accept().await {
         while serving.try_join_next().is_some() {}
+<<<<<<< HEAD
         let from = match incoming.remote_addr() {
             IncomingAddr::Ip(address) => Some(address),
             _ => None,
         };
         let Ok(accepting) = incoming.accept() else { continue };
+=======
+        let Ok(accepting) = acceptor.accept(incoming) else { continue };
+>>>>>>> decode
         let (dialer, services, events) = (dialer.clone(), services.clone(), events.clone());
         serving.spawn(async move {
             let connection = match accepting.await {

@@ -87,7 +87,7 @@ impl StageDecoder {
             feed.cache.reserve(more).map_err(|PoolFull| DecodeError::PoolFull { more })?;
         }
         let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
-        let single = for_little_work(ctx, rows, self.parameters);
+        let single = for_little_work(ctx, rows, self.parameters, self.config.layers);
         let ctx = single.as_ref().unwrap_or(ctx);
         self.out.clear();
         ctx.run(|| self.feed_reserved(ctx, feeds));
