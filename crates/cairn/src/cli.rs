@@ -25,6 +25,8 @@ Logs: set CAIRN_LOG=debug (or info, node=trace, ...) to see what happens inside.
 pub(crate) enum Command {
     /// Start a swarm of peers on this machine that trains a model, with its pages
     Up(UpArgs),
+    /// Take part in a run on another machine, with the ticket that it printed
+    Join(JoinArgs),
     /// Train without a network: the centralised baseline of the same recipe
     Train(TrainArgs),
     /// Teach a pretrained model your own text or conversations, on this machine
@@ -130,9 +132,29 @@ pub(crate) struct UpArgs {
     /// is resumed keeps its own [default: open-now]
     #[arg(long, value_name = "POLICY")]
     pub(crate) release: Option<String>,
+    /// Let other machines join: listen at this address, e.g. `0.0.0.0:7071`, and print a ticket for `cairn join`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
     /// Start a new run instead of resuming the one in the data directory
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// Exit when the run is complete instead of serving on
+    #[arg(long)]
+    pub(crate) exit_when_done: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JoinArgs {
+    /// The ticket that `cairn up --listen` printed
+    pub(crate) ticket: String,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+    /// The text that the run is trained on, when it is not the bundled one
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Listen at this address, e.g. `0.0.0.0:7071` [default: any free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
     /// Exit when the run is complete instead of serving on
     #[arg(long)]
     pub(crate) exit_when_done: bool,

@@ -6,6 +6,7 @@ pub(crate) mod conformance;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod finetune;
+pub(crate) mod join;
 pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;

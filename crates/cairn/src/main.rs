@@ -35,6 +35,7 @@ fn run(cli: Cli) -> Outcome {
     let home = home::resolve(cli.home)?;
     match cli.command {
         Command::Up(args) => block_on(commands::up::run(&args, &home)),
+        Command::Join(args) => block_on(commands::join::run(&args, &home)),
         Command::Train(args) => commands::train::run(&args),
         Command::Finetune(args) => commands::finetune::run(&args, &home),
         Command::Chat(args) => commands::chat::run(&args, &home),

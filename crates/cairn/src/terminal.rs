@@ -179,6 +179,7 @@ pub(crate) fn activity(activity: PeerActivity) -> &'static str {
         PeerActivity::Waiting => "waiting",
         PeerActivity::Done => "done",
         PeerActivity::Restarting => "restarting",
+        PeerActivity::Elsewhere => "elsewhere",
     }
 }
 

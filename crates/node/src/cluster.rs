@@ -25,12 +25,13 @@ use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use wire::{Identity, PeerId, Release, RunId};
+use wire::{Charter, Identity, PeerId, Release, RunId, Ticket, Verified};
 
 use crate::Checkpoint;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
+use crate::join;
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
 use crate::memory::MemberMemory;
@@ -48,6 +49,8 @@ pub const ROUND_SECONDS_MAX: u64 = 600;
 /// The first rounds of a run of several stages have less time: what a replica had added up is lost with it, and the others
 /// do not wait long. Later rounds get what those before them took, and more. A part of it suffices for a stage's root when half of the voters are gone ([`ledger::RoundOpen::late_us`]).
 pub const STAGED_ROUND_SECONDS: u64 = 40;
+/// The least time of a round that other machines may join: one that is gone is waited for no longer, three times.
+pub const OPEN_ROUND_SECONDS: u64 = 15;
 /// Shares minted per round, in micro-shares: a thousand shares.
 pub const SHARES_PER_ROUND: u64 = 1_000_000_000;
 
@@ -76,6 +79,10 @@ pub struct ClusterConfig {
     pub release: Option<Release>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,
+    /// Where peer 1 listens, when machines elsewhere are to reach it; none for loopback.
+    pub listen: Option<SocketAddr>,
+    /// The run of somebody else to take part in, instead of one of the own: a peer or more that know its validator.
+    pub joins: Option<Joined>,
     /// The recorded baseline of the recipe, for people to compare with.
     pub baseline: Option<Baseline>,
 }
@@ -94,9 +101,20 @@ impl ClusterConfig {
             memory: None,
             release: None,
             fresh: false,
+            listen: None,
+            joins: None,
             baseline: None,
         }
     }
+}
+
+/// A run that was founded elsewhere.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Its terms.
+    pub charter: Verified<Charter>,
+    /// Who orders its blocks, and where that peer listens.
+    pub validator: (PeerId, SocketAddr),
 }
 
 /// The running peers of a machine.
@@ -105,6 +123,8 @@ pub struct Cluster {
     home: Home,
     run: RunHome,
     resumed: bool,
+    /// The validator of a run that was founded elsewhere.
+    joined: Option<(PeerId, SocketAddr)>,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
     /// Tells the others when a peer listens elsewhere; ends with the cluster.
@@ -129,7 +149,11 @@ impl Cluster {
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
         let identities = identities.map_err(failure)?;
-        let (run, resumed) = choose_run(&home, &config, &identities[0]).map_err(failure)?;
+        let chosen = match &config.joins {
+            Some(joined) => home.keep_run(&joined.charter, &config.workload),
+            None => choose_run(&home, &config, &identities[0]),
+        };
+        let (run, resumed) = chosen.map_err(failure)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
         let members = start_members(&home, &run, &config, &identities).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
@@ -152,18 +176,30 @@ impl Cluster {
             ended: members.iter().map(Member::ended).collect(),
         };
         let (observer, observing) = Observer::start(watched, observed, stopped);
+        addresses.extend(config.joins.as_ref().map(|joined| joined.validator));
         for member in &members {
             member.introduce(addresses.clone()).await;
         }
         let members = Arc::new(members);
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
         let returns = JoinSet::from_iter([returns.run()]);
-        Ok(Self { home, run, resumed, members, network, returns, observer, observing, client, stop })
+        let joined = config.joins.map(|joined| joined.validator);
+        Ok(Self { home, run, resumed, joined, members, network, returns, observer, observing, client, stop })
     }
 
     /// The data directory.
     pub fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// What the recipe is called.
+    pub fn name(&self) -> &str {
+        &self.run.recipe().name
+    }
+
+    /// Trained parameters of the whole model.
+    pub fn parameters(&self) -> u64 {
+        self.run.recipe().layout().len() as u64
     }
 
     /// The run's directory.
@@ -179,6 +215,17 @@ impl Cluster {
     /// When the run's weights may leave their stages.
     pub fn release(&self) -> Release {
         self.run.charter().body.release
+    }
+
+    /// What another machine needs to take part: where the run's validator can be reached, as far as this machine knows.
+    pub fn ticket(&self) -> Ticket {
+        let first = &self.members[0];
+        let charter = &self.run.charter().body;
+        let (validator, addresses) = match self.joined {
+            Some((validator, address)) => (validator, vec![address]),
+            None => (first.id(), join::reachable(first.address())),
+        };
+        Ticket { run: charter.run_id(), validator, addresses }
     }
 
     /// Whether the run was started before, and goes on.
@@ -240,7 +287,7 @@ impl Cluster {
         })
     }
 
-    /// Stops all peers as if they paused, and saves what was observed.
+    /// Stops all peers, and saves what was observed: as if they paused or, in a run that was founded elsewhere, for good.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         if self.observing.await.is_err() {
@@ -249,7 +296,11 @@ impl Cluster {
         self.returns.abort_all();
         // The validator last, so that nobody waits for it.
         for member in self.members.iter().rev() {
-            member.shutdown().await;
+            match self.joined {
+                // In a run of others nobody is to wait for a machine that was turned off.
+                Some(_) => member.leave().await,
+                None => member.shutdown().await,
+            }
         }
         leave(self.client).await;
     }
@@ -277,7 +328,11 @@ async fn leave(client: Option<Arc<InferenceClient>>) {
 
 /// The least and the most time of a round, in microseconds.
 fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
-    let seconds = if config.workload.stages_len() > 1 { STAGED_ROUND_SECONDS } else { ROUND_SECONDS_MAX };
+    let seconds = match (config.workload.stages_len(), config.listen) {
+        (1, None) => ROUND_SECONDS_MAX,
+        (1, Some(_)) => OPEN_ROUND_SECONDS,
+        _ => STAGED_ROUND_SECONDS,
+    };
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
 }
 
@@ -372,7 +427,8 @@ async fn start_members(
     config: &ClusterConfig,
     identities: &[Identity],
 ) -> Result<Vec<Member>, Failure> {
-    let ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
+    let mut ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
+    ids.extend(config.joins.as_ref().map(|joined| joined.validator.0));
     let checked = CheckedBlocks::default();
     let mut members: Vec<Member> = Vec::new();
     for (number, identity) in (1..).zip(identities) {
@@ -393,6 +449,14 @@ async fn start_members(
     Ok(members)
 }
 
+/// Where a peer listens: peer 1 where it was told to, and one of a run elsewhere where it can reach that.
+fn transport(config: &ClusterConfig, number: usize) -> TransportConfig {
+    let told = config.listen.filter(|_| number == 1);
+    let reaches = || config.joins.as_ref().map(|joined| join::bind_for(&[joined.validator.1]));
+    let bind = told.or_else(reaches).unwrap_or(TransportConfig::default().bind);
+    TransportConfig { bind, ..TransportConfig::default() }
+}
+
 async fn start_task(
     run: &RunHome,
     config: &ClusterConfig,
@@ -410,7 +474,7 @@ async fn start_task(
         places: places(config, number)?,
         alone: false,
         cores: config.cores.clone(),
-        transport: TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() },
+        transport: TransportConfig { fixed_paths: config.link.is_some(), ..transport(config, number) },
         peers: ids.to_vec(),
         checked: checked.clone(),
     };
@@ -462,8 +526,8 @@ async fn start_process(
         data: config.data.clone(),
         stage: stage_of(number, config.workload.stages_len()),
         operator: None,
-        cores: (config.cores.count() / ids.len()).max(1),
-        bind: TransportConfig::default().bind,
+        cores: (config.cores.count() / config.peers).max(1),
+        bind: transport(config, number).bind,
         fixed_paths: config.link.is_some(),
         held_bytes_max: held.collect(),
         memory: config.memory,

@@ -131,13 +131,29 @@ impl Home {
         }
         let run = charter.run_id();
         let directory = self.run_path(run);
-        file::make_directory(&directory)?;
-        let signed = founder.sign(charter);
-        file::write_durably(&directory.join(RECIPE), &workload.recipe.to_bytes())?;
-        file::write_durably(&directory.join(TOKENIZER), workload.corpus.tokenizer().to_bytes())?;
-        write_json(&directory.join(CHARTER), &signed)?;
-        file::write_durably(&self.path.join(NEWEST), format!("{}\n", run.0).as_bytes())?;
+        write_run(&directory, &founder.sign(charter), workload)?;
+        self.note_newest(run)?;
         RunHome::open(directory, run)
+    }
+
+    /// Makes a directory for a run that somebody else founded, or opens the one that is there; it is the newest run from now on. Also says
+    /// whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files cannot be written, or are damaged.
+    pub fn keep_run(&self, charter: &Verified<Charter>, workload: &Workload) -> Result<(RunHome, bool), StoreError> {
+        let run = charter.body.run_id();
+        let directory = self.run_path(run);
+        let known = directory.join(CHARTER).exists();
+        if !known {
+            write_run(&directory, &charter.clone().into_signed(), workload)?;
+        }
+        self.note_newest(run)?;
+        Ok((RunHome::open(directory, run)?, known))
+    }
+
+    fn note_newest(&self, run: RunId) -> Result<(), StoreError> {
+        file::write_durably(&self.path.join(NEWEST), format!("{}\n", run.0).as_bytes())
     }
 
     fn run_path(&self, run: RunId) -> PathBuf {
@@ -238,6 +254,14 @@ impl RunHome {
     pub fn write_observed<T: Serialize>(&self, observed: &T) -> Result<(), StoreError> {
         write_json(&self.path.join(OBSERVED), observed)
     }
+}
+
+/// Writes what a run's directory begins with; the charter last, since a directory with one is whole.
+fn write_run(directory: &Path, charter: &Signed<Charter>, workload: &Workload) -> Result<(), StoreError> {
+    file::make_directory(directory)?;
+    file::write_durably(&directory.join(RECIPE), &workload.recipe.to_bytes())?;
+    file::write_durably(&directory.join(TOKENIZER), workload.corpus.tokenizer().to_bytes())?;
+    write_json(&directory.join(CHARTER), charter)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {

@@ -26,9 +26,6 @@ mod server;
 
 use std::time::Duration;
 
-use iroh::endpoint::{RecvStream, SendStream};
-use wire::{DecodeError, Wire};
-
 pub use client::{
     INTERRUPTIONS_MAX, InferenceClient, PAUSE, Replica, StagedError, StagedFeed, StagedModel, StagedSequence,
 };
@@ -50,52 +47,6 @@ pub const CACHED_CONTEXTS: usize = 4;
 /// How long a call may take.
 pub const CALL_SECONDS_MAX: u64 = 10;
 const CALL_TIME: Duration = Duration::from_secs(CALL_SECONDS_MAX);
-
-const LENGTH_BYTES: usize = 4;
-/// Memory for a frame grows by this much as its bytes arrive, so that a false length costs its sender the bytes.
-const READ_BYTES: usize = 64 << 10;
-
-/// A frame could not be sent or read.
-#[derive(Debug, thiserror::Error)]
-enum FrameError {
-    #[error("the connection: {0}")]
-    Connection(String),
-    #[error("a frame of {bytes} bytes is larger than the limit of {max}")]
-    TooLarge { bytes: usize, max: usize },
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error("no answer in {CALL_SECONDS_MAX} s")]
-    TimeOut,
-}
-
-async fn read_frame<T: Wire>(stream: &mut RecvStream) -> Result<T, FrameError> {
-    let lost = |error: &dyn std::fmt::Display| FrameError::Connection(error.to_string());
-    let mut length = [0; LENGTH_BYTES];
-    stream.read_exact(&mut length).await.map_err(|error| lost(&error))?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > T::BYTES_MAX {
-        return Err(FrameError::TooLarge { bytes: length, max: T::BYTES_MAX });
-    }
-    let mut body = Vec::with_capacity(length.min(READ_BYTES));
-    while body.len() < length {
-        let start = body.len();
-        body.resize(length.min(start + READ_BYTES), 0);
-        stream.read_exact(&mut body[start..]).await.map_err(|error| lost(&error))?;
-    }
-    Ok(wire::decode(&body)?)
-}
-
-async fn write_frame<T: Wire>(stream: &mut SendStream, value: &T) -> Result<(), FrameError> {
-    let body = wire::encode(value);
-    if body.len() > T::BYTES_MAX {
-        return Err(FrameError::TooLarge { bytes: body.len(), max: T::BYTES_MAX });
-    }
-    let length = u32::try_from(body.len()).expect("BYTES_MAX fits in a u32");
-    let lost = |error: &dyn std::fmt::Display| FrameError::Connection(error.to_string());
-    stream.write_all(&length.to_le_bytes()).await.map_err(|error| lost(&error))?;
-    stream.write_all(&body).await.map_err(|error| lost(&error))?;
-    stream.finish().map_err(|error| lost(&error))
-}
 
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,14 @@ impl Member {
         }
     }
 
+    /// Stops it for good: the others are told, where it is a task of this process.
+    pub async fn leave(&self) {
+        match self {
+            Self::Task(node) => node.leave().await,
+            Self::Process(child) => child.shutdown().await,
+        }
+    }
+
     /// Stops it as if it paused.
     pub async fn shutdown(&self) {
         match self {

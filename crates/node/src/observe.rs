@@ -81,6 +81,9 @@ pub struct Summary {
     pub seconds: f64,
     /// Shares per peer, in micro-shares, in the order of the peers' numbers.
     pub shares: Vec<(PeerId, u64)>,
+    /// All shares, those of other machines' peers included, in micro-shares.
+    #[serde(default)]
+    pub supply: u64,
 }
 
 /// How a cluster ended, or what it came to.

@@ -36,6 +36,8 @@ use shell::{Ending, Past, Shell};
 pub use shell::FAULTS_SHOWN_MAX;
 
 const COMMANDS_QUEUED_MAX: usize = 16;
+/// How long a peer that leaves waits until the ledger says so.
+pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// How long a peer that moved waits for its own address to be free again, and how often it looks.
 const ADDRESS_MAX: Duration = Duration::from_secs(5);
 const ADDRESS_LOOK: Duration = Duration::from_millis(20);
@@ -124,6 +126,7 @@ enum Command {
     Introduce(Vec<(PeerId, SocketAddr)>),
     Ended(PeerId),
     Piece(PeerId, oneshot::Sender<Option<ledger::Piece>>),
+    Leave,
     Shutdown,
 }
 
@@ -176,6 +179,14 @@ impl NodeHandle {
         let (answer, receiver) = oneshot::channel();
         self.commands.send(Command::Piece(peer, answer)).await.ok()?;
         receiver.await.ok().flatten()
+    }
+
+    /// Stops the peer for good: it says so to the others, who then do not wait for it. Returns when it has ended, after [`LEAVE_MAX`] at the
+    /// latest.
+    pub async fn leave(&self) {
+        // As for a shutdown.
+        let _ = self.commands.send(Command::Leave).await;
+        let _ = self.ended.clone().wait_for(Option::is_some).await;
     }
 
     /// Stops the peer as if it paused: it means to come back, and stays a member. Returns when it has ended.

@@ -24,6 +24,7 @@
 //!
 //! What it deliberately does not do: decide whom to connect to, retry, or look into messages.
 
+mod dialer;
 mod fixed;
 mod link;
 mod traffic;
@@ -31,11 +32,11 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use iroh::endpoint::{Connection, ConnectionError, IncomingAddr, PortmapperConfig, VarInt, presets};
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
+use iroh::endpoint::{Connection, IncomingAddr, PortmapperConfig, VarInt, presets};
+use iroh::{Endpoint, RelayMode, SecretKey};
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::provider::events::EventSender;
 use tokio::sync::{Semaphore, mpsc};
@@ -44,9 +45,10 @@ use wire::{Identity, Message, PeerId};
 
 use crate::blobs::{BlobGate, CLOSE_REFUSED};
 use crate::inference::{self, InferenceServer};
+use crate::join::{self, RunOffer};
+pub use dialer::Dialer;
 use fixed::FixedPaths;
 use link::{Link, LinkEvent};
-use traffic::Meters;
 pub use traffic::Traffic;
 use window::Acceptor;
 
@@ -171,6 +173,8 @@ pub struct Services {
     pub gate: BlobGate,
     /// A stage of a model, to consumers.
     pub inference: Option<InferenceServer>,
+    /// What run it is, to machines that want to join.
+    pub offer: Option<RunOffer>,
 }
 
 /// The network side of one peer. One task owns it: it sends, and polls [`Transport::next`].
@@ -205,6 +209,9 @@ impl Transport {
         if services.inference.is_some() {
             alpns.push(inference::ALPN.to_vec());
         }
+        if services.offer.is_some() {
+            alpns.push(join::ALPN.to_vec());
+        }
         let builder = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
             .portmapper_config(PortmapperConfig::Disabled)
@@ -220,16 +227,7 @@ impl Transport {
             (builder.bind_addr(config.bind).map_err(|error| bind_error(error.to_string()))?, None)
         };
         let endpoint = builder.bind().await.map_err(|error| bind_error(format!("{error:#}")))?;
-        let dialer = Dialer {
-            endpoint,
-            fixed,
-            own: identity.id(),
-            alpn: Arc::from(config.alpn.as_slice()),
-            book: Arc::default(),
-            seen: Arc::default(),
-            meters: Meters::default(),
-            connections: Arc::default(),
-        };
+        let dialer = Dialer::new(endpoint, fixed, identity.id(), &config.alpn);
         let (incoming_sender, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
         let accepting = tokio::spawn(accept_all(dialer.clone(), services, incoming_sender.clone()));
         Ok(Self {
@@ -402,121 +400,6 @@ impl Drop for Transport {
     }
 }
 
-/// Connections to a peer for one protocol.
-type OpenConnections = BTreeMap<(PeerId, &'static [u8]), Connection>;
-
-/// Opens connections, and counts their bytes. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Dialer {
-    endpoint: Endpoint,
-    /// Where it listens when its paths are fixed.
-    fixed: Option<SocketAddr>,
-    own: PeerId,
-    alpn: Arc<[u8]>,
-    /// Where peers listen, as it was told.
-    book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
-    /// Where connections of other peers came from last: at most [`PEERS_MAX`].
-    seen: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
-    meters: Meters,
-    /// Open connections for other things than messages, by what they are for.
-    connections: Arc<Mutex<OpenConnections>>,
-}
-
-impl Dialer {
-    /// The address that the endpoint listens on.
-    pub fn address(&self) -> SocketAddr {
-        let first = || self.endpoint.bound_sockets().into_iter().next().expect("a bound endpoint has a socket");
-        self.fixed.unwrap_or_else(first)
-    }
-
-    /// Notes where a peer listens; gives where it was known to listen before.
-    pub fn set_address(&self, peer: PeerId, address: SocketAddr) -> Option<SocketAddr> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address)
-    }
-
-    /// Notes where a connection of a peer came from.
-    fn note_seen(&self, peer: PeerId, address: SocketAddr) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= PEERS_MAX && !seen.contains_key(&peer) {
-            seen.pop_first();
-        }
-        seen.insert(peer, address);
-    }
-
-    /// Where to call a peer.
-    fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
-        let told = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
-        told.or_else(|| self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied())
-    }
-
-    /// Closes what is open to a peer for other things than messages: its process is another one now, and would not answer there.
-    pub(crate) fn forget_connections(&self, peer: PeerId) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|(of, _), connection| {
-            if *of == peer {
-                connection.close(link::CLOSE_DUPLICATE, b"its peer began anew");
-            }
-            *of != peer
-        });
-    }
-
-    /// Bytes sent and received so far, by peer, headers included, over message and blob connections.
-    pub fn traffic(&self) -> BTreeMap<PeerId, Traffic> {
-        self.meters.read()
-    }
-
-    /// Closes the endpoint, with all its connections.
-    pub(crate) async fn close(&self) {
-        self.endpoint.close().await;
-    }
-
-    /// A connection to a peer for another protocol than that of messages: the open one, or a new one.
-    ///
-    /// # Errors
-    /// [`TransportError`] when the peer is unknown or does not answer.
-    pub async fn connection(&self, peer: PeerId, alpn: &'static [u8]) -> Result<Connection, TransportError> {
-        let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&(peer, alpn)).cloned();
-        if let Some(connection) = known.filter(|connection| connection.close_reason().is_none()) {
-            return Ok(connection);
-        }
-        let connection = self.dial(peer, alpn).await?;
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.insert((peer, alpn), connection.clone());
-        Ok(connection)
-    }
-
-    async fn dial(&self, peer: PeerId, alpn: &[u8]) -> Result<Connection, TransportError> {
-        let unreachable = |detail: String| TransportError::Unreachable { peer, detail };
-        let address = self.address_of(peer).ok_or(TransportError::UnknownPeer { peer })?;
-        let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
-        let address = match self.fixed {
-            Some(_) => TransportAddr::Custom(fixed::path_to(address)),
-            None => TransportAddr::Ip(address),
-        };
-        let connecting = self
-            .endpoint
-            .connect_with_opts(EndpointAddr::from_parts(id, [address]), alpn, window::options(alpn))
-            .await
-            .map_err(|error| unreachable(format!("{error:#}")))?;
-        let connection = connecting.await.map_err(|error| match &error {
-            iroh::endpoint::ConnectingError::ConnectionError { source, .. } if is_version_refusal(source) => {
-                TransportError::WrongVersion { peer }
-            }
-            _ => unreachable(format!("{error:#}")),
-        })?;
-        self.meters.watch(peer, &connection);
-        Ok(connection)
-    }
-}
-
-fn is_version_refusal(error: &ConnectionError) -> bool {
-    match error {
-        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) == NO_COMMON_ALPN,
-        ConnectionError::TransportError(error) => u64::from(error.code) == NO_COMMON_ALPN,
-        _ => false,
-    }
-}
-
 /// Accepts connections until the endpoint closes: messages go to the transport, what is served otherwise to tasks of its own.
 async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<LinkEvent>) {
     // Whoever ends this task ends the connections that it serves.
@@ -524,15 +407,11 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
     let acceptor = Acceptor::new(&dialer.endpoint);
     while let Some(incoming) = dialer.endpoint.accept().await {
         while serving.try_join_next().is_some() {}
-<<<<<<< HEAD
         let from = match incoming.remote_addr() {
             IncomingAddr::Ip(address) => Some(address),
             _ => None,
         };
-        let Ok(accepting) = incoming.accept() else { continue };
-=======
         let Ok(accepting) = acceptor.accept(incoming) else { continue };
->>>>>>> decode
         let (dialer, services, events) = (dialer.clone(), services.clone(), events.clone());
         serving.spawn(async move {
             let connection = match accepting.await {
@@ -557,6 +436,11 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
                         iroh_blobs::provider::handle_connection(connection, blobs, EventSender::DEFAULT).await;
                     }
                     None => connection.close(VarInt::from_u32(0), b"no blobs"),
+                }
+            } else if connection.alpn() == join::ALPN {
+                match services.offer {
+                    Some(offer) => offer.serve(connection).await,
+                    None => connection.close(VarInt::from_u32(0), b"no run"),
                 }
             } else if connection.alpn() == inference::ALPN {
                 match services.inference {

@@ -166,6 +166,8 @@ pub enum PeerActivity {
     Done,
     /// Its process died, and is started again.
     Restarting,
+    /// On another machine: it takes part, and what it does just now is not known here.
+    Elsewhere,
 }
 
 /// One peer.

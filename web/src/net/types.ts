@@ -2,7 +2,7 @@
 
 export type Phase = "starting" | "training" | "finished" | "halted";
 
-export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done" | "restarting";
+export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done" | "elsewhere" | "restarting";
 
 export interface TimeSplit {
   compute: number;

@@ -15,6 +15,7 @@ const ACTIVITIES: Record<PeerActivity, string> = {
   waiting: "waiting",
   done: "done",
   restarting: "restarting",
+  elsewhere: "elsewhere",
 };
 
 /** Whether a peer is there: it is not while its process is started again. */

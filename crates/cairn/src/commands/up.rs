@@ -17,7 +17,7 @@ use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
 use tokio::sync::watch;
 use wire::Release;
 
-use crate::cli::UpArgs;
+use crate::cli::{PageArgs, UpArgs};
 use crate::commands::serve::serve_ended;
 use crate::exit::{Code, Failure, Outcome};
 use crate::figures::{bytes, count, duration, shares};
@@ -32,23 +32,39 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     let link = args.link.as_deref().map(link).transpose()?;
     let release = args.release.as_deref().map(release).transpose()?;
-    let server = serving::bind(&args.page).await?;
     let config = ClusterConfig { release, ..config(args, home, link)? };
-    let (name, parameters) = (config.workload.recipe.name.clone(), config.workload.parameters());
     let planned = planned_memory(&config)?;
+    attend(config, &args.page, args.exit_when_done, "`cairn up` goes on from here", |cluster, url| {
+        let mut said = headline(cluster, link, url);
+        said.extend(release_text(cluster).map(|policy| format!("  {policy}\n\n")));
+        let parts = planned.map(|planned| (bytes(planned.total() as f64), memory_parts(&planned)));
+        said.extend(parts.map(|(total, parts)| format!("  a peer takes up to {total} of memory: {parts}\n\n")));
+        if args.listen.is_some() {
+            said += &format!("  others take part with\n    cairn join {}\n", cluster.ticket());
+        }
+        said
+    })
+    .await
+}
+
+/// Starts the peers, serves the pages, and shows the run until it ends or Ctrl-C is pressed. `headline` says what was started, and where its
+/// pages are; `again` how to go on.
+pub(crate) async fn attend(
+    config: ClusterConfig,
+    page: &PageArgs,
+    exit_when_done: bool,
+    again: &str,
+    headline: impl FnOnce(&Cluster, &str) -> String,
+) -> Outcome {
+    let server = serving::bind(page).await?;
+    let (home, planned) = (config.home.clone(), planned_memory(&config)?);
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
-    let note = ServingNote::write(home, url.trim_end_matches('/'));
-    eprintln!("{}", headline(&cluster, &name, parameters, link, &url));
-    if let Some(policy) = release_text(&cluster) {
-        eprintln!("  {policy}\n");
-    }
-    if let Some(planned) = planned {
-        eprintln!("  a peer takes up to {} of memory: {}\n", bytes(planned.total() as f64), memory_parts(&planned));
-    }
+    let note = ServingNote::write(&home, url.trim_end_matches('/'));
+    eprintln!("{}", headline(&cluster, &url));
     let (stop, stopped) = watch::channel(false);
-    let serving = serving::start(server, gateway_state(&cluster, home), stopped);
-    let outcome = watch_run(&cluster, args, planned).await;
+    let serving = serving::start(server, gateway_state(&cluster, &home), stopped);
+    let outcome = watch_run(&cluster, exit_when_done, planned).await;
     stop.send_replace(true);
     let served = serve_ended(serving.await);
     drop(note);
@@ -56,7 +72,7 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
         Ok(cluster) => cluster.shutdown().await,
         Err(_) => tracing::warn!("something still uses the peers; what they stored is safe"),
     }
-    eprintln!("stopped; `cairn up` goes on from here");
+    eprintln!("stopped; {again}");
     outcome.and(served)
 }
 
@@ -86,6 +102,8 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         memory: args.memory,
         release: None,
         fresh: args.fresh,
+        listen: args.listen,
+        joins: None,
     })
 }
 
@@ -159,7 +177,8 @@ fn child_program(is_limited: bool) -> Outcome<ChildProgram> {
     Ok(ChildProgram { program, arguments: vec!["peer".into()], environment })
 }
 
-fn headline(cluster: &Cluster, name: &str, parameters: u64, link: Option<LinkSpec>, url: &str) -> String {
+fn headline(cluster: &Cluster, link: Option<LinkSpec>, url: &str) -> String {
+    let (name, parameters) = (cluster.name(), cluster.parameters());
     let peers = cluster.members().len();
     let complete = cluster.state().run.is_some_and(|run| run.round >= run.rounds);
     let (verb, hint) = match cluster.is_resumed() {
@@ -196,7 +215,7 @@ fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
 }
 
 /// Shows the run until it ends, and then waits for Ctrl-C.
-async fn watch_run(cluster: &Cluster, args: &UpArgs, planned: Option<MemberMemory>) -> Outcome {
+async fn watch_run(cluster: &Cluster, exit_when_done: bool, planned: Option<MemberMemory>) -> Outcome {
     let mut view = View::new();
     let mut events = cluster.subscribe();
     let mut look = tokio::time::interval(LOOK);
@@ -227,7 +246,7 @@ async fn watch_run(cluster: &Cluster, args: &UpArgs, planned: Option<MemberMemor
             if let Some(text) = memory_text(cluster, planned) {
                 println!("{text}");
             }
-            if args.exit_when_done {
+            if exit_when_done {
                 return Ok(());
             }
             eprintln!("\n  the model goes on answering; Ctrl-C stops");
@@ -281,14 +300,20 @@ fn summary_text(summary: &Summary) -> String {
         _ => " (no recorded baseline for this recipe; `cairn train --solo` measures one)".to_owned(),
     };
     let heldout = summary.heldout_loss.map_or_else(|| "not measured".to_owned(), |loss| format!("{loss:.3}"));
-    let supply: u64 = summary.shares.iter().map(|(_, shares)| shares).sum();
-    let owners: Vec<String> = (1..)
+    let local: u64 = summary.shares.iter().map(|(_, shares)| shares).sum();
+    let supply = summary.supply.max(local);
+    let mut owners: Vec<String> = (1..)
         .zip(&summary.shares)
         .map(|(number, (peer, owned))| {
             let part = *owned as f64 * 100.0 / supply.max(1) as f64;
             format!("    peer {number}  {}  {:>12}  {part:5.1} %", peer.short(), shares(*owned))
         })
         .collect();
+    let elsewhere = supply - local;
+    if elsewhere > 0 {
+        let part = elsewhere as f64 * 100.0 / supply as f64;
+        owners.push(format!("    others            {:>12}  {part:5.1} %", shares(elsewhere)));
+    }
     format!(
         "\n  done: {} rounds, {} tokens in {}\n  held-out loss {heldout}{baseline}\n  payloads {:.0}× smaller than the \
          parameters · {} of payload, {} on the wire per trained token\n  state root {}\n\n  shares\n{}",

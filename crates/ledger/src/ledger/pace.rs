@@ -3,6 +3,8 @@
 //! Source: the deadline of the network design, median + k·MAD, here over whole rounds: a round closes by itself when all of its work is
 //! claimed, and the deadline only ends one in which work is lost or somebody is much slower than before.
 //!
+//! Who is away is not waited for longer: a round of one stage that only members missed who had not even attested changes nothing.
+//!
 //! The charter bounds it on both sides. A round that had to be closed with work undone gives the next one twice its time, so that a run
 //! whose units take longer than its founder thought finds its pace.
 

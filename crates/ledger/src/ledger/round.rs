@@ -396,6 +396,13 @@ impl RoundOpen {
         }
     }
 
+    /// Whether, with one stage, only members let the round pass that did not even attest where it starts from: they are away, and giving the
+    /// next round more time would bring nothing. In round 0 nobody attests, so that cannot be told.
+    pub(crate) fn only_absent_missed(&self) -> bool {
+        let missed = self.slots.iter().enumerate().filter(|(rank, slot)| self.missed(*rank) && !slot.leaving);
+        self.stages_len() == 1 && self.round > 0 && missed.into_iter().all(|(_, slot)| slot.attested.is_none())
+    }
+
     /// Whether every member that has units committed or left; for a run of one stage.
     fn awaits_nobody(&self) -> bool {
         let mut slots = self.slots.iter().enumerate();

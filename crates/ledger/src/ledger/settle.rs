@@ -49,7 +49,9 @@ impl State {
             Some(round) if round.may_close(time_us, terms.charter.quorum) => {
                 let number = round.round.checked_add(1).expect("the charter's rounds fit");
                 let took_us = time_us.saturating_sub(round.opened_us);
-                self.pace.note(terms.charter, took_us, round.is_complete());
+                if round.is_complete() || !round.only_absent_missed() {
+                    self.pace.note(terms.charter, took_us, round.is_complete());
+                }
                 let before = self.close(terms, applied);
                 let (beacon, state_roots) = (point.beacon(number), vec![None; before.stages_len()]);
                 let next = NextRound { round: number, beacon, state_roots, time_us, before: Some(&before) };

@@ -12,7 +12,8 @@ use learn::pipeline::{read_logits, reads_tokens};
 use model::{Request, Sampler};
 use wire::{Identity, InferenceAnswer, InferenceCall, InferenceRefusal, PeerId, RunId, SequenceFeed};
 
-use super::{ALPN, CALL_TIME, FrameError, read_frame, write_frame};
+use super::{ALPN, CALL_TIME};
+use crate::frames::{FrameError, read_frame, write_frame};
 use crate::status::AgreedState;
 use crate::transport::{Dialer, Services, Transport, TransportConfig, TransportError};
 use crate::workload::Workload;

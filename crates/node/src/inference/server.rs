@@ -11,10 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wire::{Hash, InferenceAnswer, InferenceCall, InferenceRefusal, PeerId, RunId, SequenceFeed};
 
-use super::{
-    CACHE_BYTES, CACHED_CONTEXTS, CALL_TIME, CALLS_MAX, FrameError, MODELS_MAX, SEQUENCES_MAX, read_frame, write_frame,
-};
+use super::{CACHE_BYTES, CACHED_CONTEXTS, CALL_TIME, CALLS_MAX, MODELS_MAX, SEQUENCES_MAX};
 use crate::blobs::Blobs;
+use crate::frames::{FrameError, read_frame, write_frame};
 use crate::state::ModelState;
 use crate::workload::Workload;
 

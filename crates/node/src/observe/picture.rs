@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use learn::boundary::{Precision, encoded_bytes};
+use ledger::{Account, Standing};
 use wire::{Hash, PeerId};
 
 use super::{Observed, SAMPLES_MAX, Summary, Watched};
@@ -19,6 +20,8 @@ use crate::workload::Workload;
 const SPEED_ROUNDS: usize = 8;
 /// Most faults shown.
 const FAULTS_MAX: usize = 100;
+/// Peers of other machines that are shown.
+const ELSEWHERE_MAX: usize = 200;
 
 /// What was drawn so far.
 #[derive(Debug)]
@@ -152,6 +155,9 @@ impl Picture {
         for (peer, _) in peers.iter_mut().zip(gone).filter(|(_, gone)| **gone) {
             peer.activity = PeerActivity::Offline;
         }
+        let local = |account: &&Account| statuses.iter().any(|status| status.id == account.peer);
+        let elsewhere = ledger.accounts.iter().filter(|account| !local(account));
+        peers.extend(elsewhere.take(ELSEWHERE_MAX).map(|account| self.peer_elsewhere(account, ledger, statuses)));
         let view = LedgerView {
             height: ledger.height,
             root: ledger.ledger_root,
@@ -186,6 +192,7 @@ impl Picture {
             bytes_per_token: figures.bytes_per_token,
             seconds: self.rounds.iter().map(round_seconds).sum(),
             shares: statuses.iter().map(|status| (status.id, shares(ledger, status.id))).collect(),
+            supply: ledger.totals.supply,
         })
     }
 
@@ -291,6 +298,17 @@ impl Picture {
             lost: status.lives.lost.clone(),
             faults: statuses.iter().map(against).max().unwrap_or(0),
         }
+    }
+
+    /// A peer of another machine, as far as the ledger knows it.
+    fn peer_elsewhere(&self, account: &Account, ledger: &PeerStatus, statuses: &[PeerStatus]) -> PeerView {
+        let status = PeerStatus { stage: account.stage, ..PeerStatus::blank(account.peer, statuses[0].address) };
+        let activity = match account.standing {
+            Standing::Out => PeerActivity::Offline,
+            Standing::Joining => PeerActivity::Joining,
+            Standing::Member | Standing::Leaving => PeerActivity::Elsewhere,
+        };
+        PeerView { name: account.peer.short(), activity, ..self.peer(0, &status, ledger, statuses) }
     }
 
     fn figures(&self, tokens: u64) -> Figures {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use learn::pipeline::StageShape;
+use ledger::Standing;
 use swarm::{Event, HaltReason, Input, Output, PeerConfig, Record, Restored};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -13,10 +14,11 @@ use wire::{Message, PeerId, StageCall, StageReply};
 
 use super::fetching::{FetchNews, Fetching};
 use super::rounds::Rounds;
-use super::{Command, NodeConfig, NodeError};
+use super::{Command, LEAVE_MAX, NodeConfig, NodeError};
 use crate::blobs::{BlobGate, Blobs};
 use crate::compute::{Done, Executor, Means};
 use crate::inference::InferenceServer;
+use crate::join::RunOffer;
 use crate::member::{Failure, FailureKind};
 use crate::memory;
 use crate::status::{AgreedState, Lives, ModelStatus, PeerStatus, activity_view};
@@ -103,7 +105,8 @@ impl Shell {
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
         let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.count());
         let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
-        let services = Services { blobs: Some(blobs.index()), gate: gate.clone(), inference };
+        let offer = RunOffer::new(config.charter.clone().into_signed(), &config.workload.recipe);
+        let services = Services { blobs: Some(blobs.index()), gate: gate.clone(), inference, offer: Some(offer) };
         let transport = Transport::bind(&config.transport, &config.identity, services).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
@@ -187,6 +190,7 @@ impl Shell {
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), NodeError> {
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaves_until: Option<Instant> = None;
         loop {
             let pause = self.peer.poll_timeout().map_or(FOREVER, |(at, _)| until(at).min(FOREVER));
             tokio::select! {
@@ -198,6 +202,10 @@ impl Shell {
                         let receipts = ledger.paid_receipts(&peer, self.peer.blocks());
                         // Whoever asked may have given up.
                         let _ = answer.send(ledger.piece(&peer, receipts));
+                    }
+                    Some(Command::Leave) => {
+                        leaves_until = Some(Instant::now() + LEAVE_MAX);
+                        self.feed(Input::Stop).await?;
                     }
                     Some(Command::Shutdown) | None => return Ok(()),
                 },
@@ -214,10 +222,18 @@ impl Shell {
                 _ = refresh.tick() => {}
             }
             self.publish();
-            if self.moves_to.is_some() {
+            let left = leaves_until.is_some_and(|until| self.has_left() || Instant::now() >= until);
+            if self.moves_to.is_some() || left {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the ledger does not wait for this peer beyond the open round.
+    fn has_left(&self) -> bool {
+        let ledger = self.peer.ledger();
+        let standing = ledger.account(&self.peer.id()).map_or(Standing::Out, |account| account.standing);
+        ledger.finished() || matches!(standing, Standing::Out | Standing::Leaving)
     }
 
     /// Tells the peer where others listen. The first time, it starts to take part.

@@ -9,6 +9,7 @@ mod disk;
 mod export;
 mod faults;
 mod inference;
+mod join;
 mod links;
 mod processes;
 mod split;

@@ -1,0 +1,75 @@
+//! `cairn join`: one peer of this machine in a run that was founded elsewhere.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use learn::data::Corpus;
+use node::cluster::Joined;
+use node::join::{Invitation, JoinError};
+use node::workload::Workload;
+use node::{Cluster, ClusterConfig};
+use wire::{Ticket, TicketError};
+
+use crate::cli::JoinArgs;
+use crate::commands::up::attend;
+use crate::exit::{Code, Failure, Outcome};
+use crate::figures::count;
+
+/// Takes part until the run is complete or Ctrl-C is pressed.
+pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
+    let ticket: Ticket = args.ticket.parse().map_err(|error: TicketError| {
+        let hint = match error {
+            TicketError::Version { .. } => "both sides need the same version of cairn",
+            _ => "copy the whole line that `cairn up --listen` printed",
+        };
+        Failure::new(Code::BadInput, &error).hint(hint)
+    })?;
+    eprintln!("\n  asking for the run {}", ticket.run.0.short());
+    let Invitation { charter, recipe, validator } = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
+    if charter.body.stages.len() > 1 {
+        return Err(Failure::new(
+            Code::BadInput,
+            "the model of this run is in stages, which `cairn join` cannot do yet",
+        )
+        .hint("join a run whose peers hold the whole model"));
+    }
+    let corpus = match &args.data {
+        Some(path) => Corpus::from_path(path)?,
+        None => Corpus::bundled()?,
+    };
+    let workload = Workload::new(recipe, corpus)?;
+    if !workload.matches(&charter.body) {
+        return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
+            .hint("`--data FILE_OR_DIR` names the text, which has to be the same to the byte; both sides need the same version"));
+    }
+    let joined = Joined { charter, validator };
+    let config = ClusterConfig {
+        data: args.data.clone(),
+        listen: args.listen,
+        joins: Some(joined),
+        ..ClusterConfig::new(home, Arc::new(workload), 1)
+    };
+    attend(config, &args.page, args.exit_when_done, "`cairn join` with the same ticket goes on from here", headline)
+        .await
+}
+
+fn headline(cluster: &Cluster, url: &str) -> String {
+    let ticket = cluster.ticket();
+    let at = ticket.addresses.first().map_or_else(String::new, |address| format!(" at {address}"));
+    let verb = if cluster.is_resumed() { "taking part again in" } else { "taking part in" };
+    format!(
+        "\n  {verb} `{}`: {} parameters, ordered by {}{at}\n  this machine is {}\n  pages and API: {url}\n",
+        cluster.name(),
+        count(cluster.parameters() as f64),
+        ticket.validator.short(),
+        cluster.members()[0].id().short(),
+    )
+}
+
+fn failure(error: &JoinError) -> Failure {
+    let code = match error {
+        JoinError::Network(_) | JoinError::Unreachable { .. } => Code::Network,
+        _ => Code::BadInput,
+    };
+    Failure::new(code, error.to_string()).hint(error.hint())
+}

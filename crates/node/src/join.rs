@@ -1,0 +1,215 @@
+//! Joining a run from another machine: where a ticket leads.
+//!
+//! Message sequence: connect to the ticket's validator, one address after the other, with the protocol name [`ALPN`] → one stream: a
+//! [`RunQuestion`], and a [`RunAnswer`] with the charter and the recipe → everything is checked against the ticket's run id → the machine
+//! takes part as any other peer does: blocks, state and payloads come by the ordinary way.
+//!
+//! Safety: the run's id is a hash over the charter, which names the recipe, the text and the first states by their hashes, so whoever
+//! answers can withhold the run and cannot forge it.
+//!
+//! What it does not do: bring the text that the run is trained on. The bundled novels are in every program; for others the joining
+//! machine needs the same files, which is checked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh::endpoint::Connection;
+use learn::Recipe;
+use wire::{
+    Charter, Identity, PeerId, RunAnswer, RunFiles, RunId, RunQuestion, SignatureError, Signed, Ticket, Verified,
+};
+
+use crate::frames::{FrameError, read_frame, write_frame};
+use crate::transport::{Services, Transport, TransportConfig, TransportError};
+
+/// What machines that want to join ask for when they connect.
+pub const ALPN: &[u8] = b"cairn-run/1";
+/// How long one address has to answer.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Questions that one connection may ask.
+const QUESTIONS_MAX: usize = 4;
+
+/// Tells machines that want to join what run this is. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RunOffer {
+    run: RunId,
+    answer: Arc<RunAnswer>,
+}
+
+impl RunOffer {
+    /// Offers a run.
+    pub fn new(charter: Signed<Charter>, recipe: &Recipe) -> Self {
+        let run = charter.body.run_id();
+        Self { run, answer: Arc::new(RunAnswer::Files(Box::new(RunFiles { charter, recipe: recipe.to_bytes() }))) }
+    }
+
+    /// Answers a few questions, each within [`ANSWER_MAX`].
+    pub(crate) async fn serve(self, connection: Connection) {
+        for _ in 0..QUESTIONS_MAX {
+            let exchange = async {
+                let (mut answers, mut questions) = connection.accept_bi().await.ok()?;
+                let RunQuestion { run } = read_frame(&mut questions).await.ok()?;
+                let answer = if run == self.run { &self.answer } else { &RunAnswer::UnknownRun };
+                write_frame(&mut answers, answer).await.ok()
+            };
+            if tokio::time::timeout(ANSWER_MAX, exchange).await.ok().flatten().is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// A run that a ticket led to.
+#[derive(Debug)]
+pub struct Invitation {
+    /// The run's terms.
+    pub charter: Verified<Charter>,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// The peer that orders its blocks, and the address at which it answered.
+    pub validator: (PeerId, SocketAddr),
+}
+
+/// A ticket leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No socket.
+    #[error(transparent)]
+    Network(#[from] TransportError),
+    /// Nobody answers.
+    #[error("no answer from {}: {reason}", list(addresses))]
+    Unreachable {
+        /// Where nobody answers.
+        addresses: Vec<SocketAddr>,
+        /// What the last of them gave.
+        reason: String,
+    },
+    /// The peer takes part in another run.
+    #[error("the peer that the ticket names takes part in another run now")]
+    UnknownRun,
+    /// The answer belongs to another run.
+    #[error("the answer is about the run {got}, the ticket about {expected}")]
+    OtherRun {
+        /// The ticket's.
+        expected: String,
+        /// The answer's.
+        got: String,
+    },
+    /// The charter's signature does not verify.
+    #[error("the charter is not signed by its founder: {0}")]
+    Signature(#[from] SignatureError),
+    /// The ticket's validator is none of the run's.
+    #[error("the charter names other validators than the ticket")]
+    OtherValidator,
+    /// The recipe is not the charter's.
+    #[error("the recipe is not the one that the charter names: {reason}")]
+    OtherRecipe {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl JoinError {
+    /// What a person can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Network(_) => "check that this machine may open UDP sockets",
+            Self::Unreachable { .. } => {
+                "ask whether the run is up, whether its machine lets UDP in at that port, and for a new ticket"
+            }
+            Self::UnknownRun => "ask for a new ticket",
+            Self::OtherRun { .. } | Self::Signature(_) | Self::OtherValidator | Self::OtherRecipe { .. } => {
+                "do not trust who answers there; ask for a new ticket over another way"
+            }
+        }
+    }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks the peer that a ticket names about the run, and checks the answer.
+///
+/// # Errors
+/// [`JoinError`].
+pub async fn ask(ticket: &Ticket) -> Result<Invitation, JoinError> {
+    let identity = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
+    let config = TransportConfig { bind: bind_for(&ticket.addresses), ..TransportConfig::default() };
+    let mut transport = Transport::bind(&config, &identity, Services::default()).await?;
+    let mut outcome = None;
+    for address in &ticket.addresses {
+        transport.set_address(ticket.validator, *address);
+        let asked = tokio::time::timeout(ANSWER_MAX, ask_at(&transport, ticket)).await;
+        let asked = asked.unwrap_or_else(|_| Err(FrameError::TimeOut.to_string()));
+        let answered = asked.is_ok();
+        outcome = Some((*address, asked));
+        if answered {
+            break;
+        }
+    }
+    transport.shutdown().await;
+    match outcome {
+        Some((address, Ok(answer))) => check(ticket, answer, address),
+        other => {
+            let reason = other.and_then(|(_, asked)| asked.err()).unwrap_or_else(|| "it names none".to_owned());
+            Err(JoinError::Unreachable { addresses: ticket.addresses.clone(), reason })
+        }
+    }
+}
+
+/// Where to listen so that the addresses can be reached: on loopback for peers there, and otherwise everywhere.
+pub fn bind_for(addresses: &[SocketAddr]) -> SocketAddr {
+    match addresses.first() {
+        Some(first) if first.ip().is_loopback() && first.is_ipv4() => SocketAddr::from(([127, 0, 0, 1], 0)),
+        Some(first) if first.is_ipv6() => SocketAddr::from(([0_u16; 8], 0)),
+        _ => SocketAddr::from(([0, 0, 0, 0], 0)),
+    }
+}
+
+/// Where others can reach a socket that listens at `bound`. One that listens everywhere is reached at the address that this machine has in
+/// its network, and on loopback.
+pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return vec![bound];
+    }
+    // A connected UDP socket sends nothing; it only learns which of the own addresses it would send from.
+    let own = |own: &str, far: &str| {
+        let socket = std::net::UdpSocket::bind(own).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let ours = [own("0.0.0.0:0", "192.0.2.1:9"), own("[::]:0", "[2001:db8::1]:9").filter(|_| bound.is_ipv6())];
+    let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+    let all = ours.into_iter().flatten().filter(|ip| !ip.is_loopback()).chain([loopback]);
+    all.map(|ip| SocketAddr::new(ip, bound.port())).collect()
+}
+
+async fn ask_at(transport: &Transport, ticket: &Ticket) -> Result<RunAnswer, String> {
+    let connection = transport.dialer().connection(ticket.validator, ALPN).await.map_err(|error| error.to_string())?;
+    let (mut questions, mut answers) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let exchange = async {
+        write_frame(&mut questions, &RunQuestion { run: ticket.run }).await?;
+        read_frame::<RunAnswer>(&mut answers).await
+    };
+    exchange.await.map_err(|error: FrameError| error.to_string())
+}
+
+fn check(ticket: &Ticket, answer: RunAnswer, address: SocketAddr) -> Result<Invitation, JoinError> {
+    let RunAnswer::Files(files) = answer else { return Err(JoinError::UnknownRun) };
+    let run = files.charter.body.run_id();
+    if run != ticket.run {
+        return Err(JoinError::OtherRun { expected: ticket.run.0.short(), got: run.0.short() });
+    }
+    let charter = files.charter.verify()?;
+    if !charter.body.validators.contains(&ticket.validator) {
+        return Err(JoinError::OtherValidator);
+    }
+    let other = |reason: String| JoinError::OtherRecipe { reason };
+    let recipe = Recipe::from_bytes(&files.recipe).map_err(|error| other(error.to_string()))?;
+    if recipe.hash() != charter.body.recipe.0 {
+        return Err(other("its hash is another".to_owned()));
+    }
+    Ok(Invitation { charter, recipe, validator: (ticket.validator, address) })
+}

@@ -1,0 +1,141 @@
+//! Opens connections to peers, knows where they listen, and counts their bytes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iroh::endpoint::{Connection, ConnectionError};
+use iroh::{Endpoint, EndpointAddr, EndpointId, TransportAddr};
+use wire::PeerId;
+
+use super::traffic::{Meters, Traffic};
+use super::{NO_COMMON_ALPN, PEERS_MAX, TransportError, fixed, link, window};
+
+/// Connections to a peer for one protocol.
+type OpenConnections = BTreeMap<(PeerId, &'static [u8]), Connection>;
+
+/// Opens connections, and counts their bytes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    pub(super) endpoint: Endpoint,
+    /// Where it listens when its paths are fixed.
+    fixed: Option<SocketAddr>,
+    pub(super) own: PeerId,
+    pub(super) alpn: Arc<[u8]>,
+    /// Where peers listen, as it was told.
+    book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    /// Where connections of other peers came from last: at most [`PEERS_MAX`].
+    seen: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    pub(super) meters: Meters,
+    /// Open connections for other things than messages, by what they are for.
+    connections: Arc<Mutex<OpenConnections>>,
+}
+
+impl Dialer {
+    /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are.
+    pub(super) fn new(endpoint: Endpoint, fixed: Option<SocketAddr>, own: PeerId, alpn: &[u8]) -> Self {
+        Self {
+            endpoint,
+            fixed,
+            own,
+            alpn: alpn.into(),
+            book: Arc::default(),
+            seen: Arc::default(),
+            meters: Meters::default(),
+            connections: Arc::default(),
+        }
+    }
+
+    /// The address that the endpoint listens on.
+    pub fn address(&self) -> SocketAddr {
+        let first = || self.endpoint.bound_sockets().into_iter().next().expect("a bound endpoint has a socket");
+        self.fixed.unwrap_or_else(first)
+    }
+
+    /// Notes where a peer listens; gives where it was known to listen before.
+    pub fn set_address(&self, peer: PeerId, address: SocketAddr) -> Option<SocketAddr> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address)
+    }
+
+    /// Notes where a connection of a peer came from.
+    pub(super) fn note_seen(&self, peer: PeerId, address: SocketAddr) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= PEERS_MAX && !seen.contains_key(&peer) {
+            seen.pop_first();
+        }
+        seen.insert(peer, address);
+    }
+
+    /// Where to call a peer.
+    fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
+        let told = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
+        told.or_else(|| self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied())
+    }
+
+    /// Closes what is open to a peer for other things than messages: its process is another one now, and would not answer there.
+    pub(crate) fn forget_connections(&self, peer: PeerId) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|(of, _), connection| {
+            if *of == peer {
+                connection.close(link::CLOSE_DUPLICATE, b"its peer began anew");
+            }
+            *of != peer
+        });
+    }
+
+    /// Bytes sent and received so far, by peer, headers included, over message and blob connections.
+    pub fn traffic(&self) -> BTreeMap<PeerId, Traffic> {
+        self.meters.read()
+    }
+
+    /// Closes the endpoint, with all its connections.
+    pub(crate) async fn close(&self) {
+        self.endpoint.close().await;
+    }
+
+    /// A connection to a peer for another protocol than that of messages: the open one, or a new one.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the peer is unknown or does not answer.
+    pub async fn connection(&self, peer: PeerId, alpn: &'static [u8]) -> Result<Connection, TransportError> {
+        let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&(peer, alpn)).cloned();
+        if let Some(connection) = known.filter(|connection| connection.close_reason().is_none()) {
+            return Ok(connection);
+        }
+        let connection = self.dial(peer, alpn).await?;
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.insert((peer, alpn), connection.clone());
+        Ok(connection)
+    }
+
+    pub(super) async fn dial(&self, peer: PeerId, alpn: &[u8]) -> Result<Connection, TransportError> {
+        let unreachable = |detail: String| TransportError::Unreachable { peer, detail };
+        let address = self.address_of(peer).ok_or(TransportError::UnknownPeer { peer })?;
+        let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
+        let address = match self.fixed {
+            Some(_) => TransportAddr::Custom(fixed::path_to(address)),
+            None => TransportAddr::Ip(address),
+        };
+        let connecting = self
+            .endpoint
+            .connect_with_opts(EndpointAddr::from_parts(id, [address]), alpn, window::options(alpn))
+            .await
+            .map_err(|error| unreachable(format!("{error:#}")))?;
+        let connection = connecting.await.map_err(|error| match &error {
+            iroh::endpoint::ConnectingError::ConnectionError { source, .. } if is_version_refusal(source) => {
+                TransportError::WrongVersion { peer }
+            }
+            _ => unreachable(format!("{error:#}")),
+        })?;
+        self.meters.watch(peer, &connection);
+        Ok(connection)
+    }
+}
+
+fn is_version_refusal(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) == NO_COMMON_ALPN,
+        ConnectionError::TransportError(error) => u64::from(error.code) == NO_COMMON_ALPN,
+        _ => false,
+    }
+}

@@ -1,0 +1,131 @@
+//! Machines that join a run with a ticket: homes of their own, which know nothing of each other but that.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use learn::Recipe;
+use learn::data::Corpus;
+use ledger::Standing;
+use node::cluster::Joined;
+use node::join::{JoinError, ask};
+use node::{Cluster, ClusterConfig, Workload};
+use wire::{Hash, PeerId, RunId, Ticket};
+
+use crate::common::{finish, text_path, wait};
+
+/// The tiny recipe with more rounds and small units.
+fn workload(rounds: u64) -> Arc<Workload> {
+    let mut recipe = Recipe::tiny();
+    recipe.rounds = rounds;
+    Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap())
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// Two peers that let others join.
+async fn found(home: &Path, rounds: u64) -> Cluster {
+    let config = ClusterConfig {
+        data: Some(text_path()),
+        listen: Some(loopback()),
+        ..ClusterConfig::new(home, workload(rounds), 2)
+    };
+    Cluster::start(config).await.unwrap()
+}
+
+/// One peer of another machine, which has nothing but the ticket.
+async fn join(home: &Path, ticket: &Ticket) -> Cluster {
+    let invitation = ask(ticket).await.unwrap();
+    let corpus = Corpus::from_path(&text_path()).unwrap();
+    let workload = Arc::new(Workload::new(invitation.recipe, corpus).unwrap());
+    assert!(workload.matches(&invitation.charter.body));
+    let joins = Some(Joined { charter: invitation.charter, validator: invitation.validator });
+    let config = ClusterConfig { data: Some(text_path()), joins, ..ClusterConfig::new(home, workload, 1) };
+    Cluster::start(config).await.unwrap()
+}
+
+fn receipts(cluster: &Cluster, peer: PeerId) -> u64 {
+    let status = cluster.members()[0].status().borrow().clone();
+    status.accounts.iter().find(|account| account.peer == peer).map_or(0, |account| account.receipts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let founder = found(first.path(), 160).await;
+    let ticket: Ticket = founder.ticket().to_string().parse().unwrap();
+    wait(&founder, "a round", |status| status.totals.rounds >= 1).await;
+    let guest = join(second.path(), &ticket).await;
+    let id = guest.members()[0].id();
+    assert_eq!(guest.ticket(), ticket, "it can be passed on");
+    wait(&guest, "receipts", |status| {
+        status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3)
+    })
+    .await;
+    let seen = founder.state().peers.into_iter().find(|peer| peer.id == id).expect("it is among the peers");
+    assert_eq!(seen.name, id.short());
+    guest.shutdown().await;
+    // It said that it leaves: nobody waits for it.
+    let gone = wait(&founder, "the leave", |status| {
+        status.accounts.iter().any(|account| account.peer == id && account.standing == Standing::Out)
+    })
+    .await;
+    let before = receipts(&founder, id);
+    wait(&founder, "two rounds without it", |status| status.totals.rounds >= gone.totals.rounds + 2).await;
+    let guest = join(second.path(), &ticket).await;
+    assert!(guest.is_resumed());
+    assert_eq!(guest.members()[0].id(), id, "its key is kept");
+    let (summary, own) = tokio::join!(finish(&founder), finish(&guest));
+    assert_eq!(own.state_root, summary.state_root);
+    assert!(receipts(&founder, id) > before, "it took part again");
+    let piece = guest.piece(1).await.unwrap();
+    assert_eq!(piece.verify().unwrap().receipts, receipts(&founder, id));
+    assert_eq!((own.supply, summary.supply), (summary.supply, summary.supply));
+    assert!(summary.shares.iter().map(|(_, shares)| shares).sum::<u64>() < summary.supply, "the guest has some");
+    assert!(founder.state().faults.is_empty() && guest.state().faults.is_empty());
+    guest.shutdown().await;
+    founder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_turned_off_is_waited_for_only_a_while() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let founder = found(first.path(), 120).await;
+    let guest = join(second.path(), &founder.ticket()).await;
+    let id = guest.members()[0].id();
+    wait(&guest, "receipts", |status| {
+        status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3)
+    })
+    .await;
+    guest.kill().await;
+    let is_out = |status: &node::status::PeerStatus| {
+        status.accounts.iter().any(|account| account.peer == id && account.standing == Standing::Out)
+    };
+    wait(&founder, "the others to go on without it", is_out).await;
+    let summary = finish(&founder).await;
+    assert_eq!(summary.rounds, 120);
+    founder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_leads_nowhere_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let founder = found(home.path(), 400).await;
+    let ticket = founder.ticket();
+    let other = Ticket { run: RunId(Hash([7; 32])), ..ticket.clone() };
+    assert!(matches!(ask(&other).await, Err(JoinError::UnknownRun)));
+    let stranger = Ticket { validator: founder.members()[1].id(), ..ticket.clone() };
+    assert!(matches!(ask(&stranger).await, Err(JoinError::Unreachable { .. })), "another key answers there");
+    let both = Ticket { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9)), ticket.addresses[0]], ..ticket.clone() };
+    assert_eq!(
+        ask(&both).await.unwrap().validator,
+        (ticket.validator, ticket.addresses[0]),
+        "the second address works"
+    );
+    founder.shutdown().await;
+    let error = ask(&ticket).await.unwrap_err();
+    assert!(error.to_string().contains("no answer from 127.0.0.1:"), "{error}");
+    assert!(!error.hint().is_empty());
+}
