@@ -123,8 +123,9 @@ pub struct Cluster {
     home: Home,
     run: RunHome,
     resumed: bool,
-    /// The validator of a run that was founded elsewhere.
-    joined: Option<(PeerId, SocketAddr)>,
+    ticket: Ticket,
+    /// Whether it was founded elsewhere.
+    joined: bool,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
     /// Tells the others when a peer listens elsewhere; ends with the cluster.
@@ -163,6 +164,7 @@ impl Cluster {
         };
         let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
         let client = inference(&run, &config, (&addresses, &stages), network.as_deref()).await?;
+        let ticket = ticket(&run, &config, &members[0]);
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -171,6 +173,7 @@ impl Cluster {
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
+            ticket: (config.joins.is_some() || config.listen.is_some()).then(|| ticket.to_string()),
             inference: client.clone(),
             statuses: members.iter().map(Member::status).collect(),
             ended: members.iter().map(Member::ended).collect(),
@@ -183,8 +186,8 @@ impl Cluster {
         let members = Arc::new(members);
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
         let returns = JoinSet::from_iter([returns.run()]);
-        let joined = config.joins.map(|joined| joined.validator);
-        Ok(Self { home, run, resumed, joined, members, network, returns, observer, observing, client, stop })
+        let joined = config.joins.is_some();
+        Ok(Self { home, run, resumed, ticket, joined, members, network, returns, observer, observing, client, stop })
     }
 
     /// The data directory.
@@ -218,14 +221,8 @@ impl Cluster {
     }
 
     /// What another machine needs to take part: where the run's validator can be reached, as far as this machine knows.
-    pub fn ticket(&self) -> Ticket {
-        let first = &self.members[0];
-        let charter = &self.run.charter().body;
-        let (validator, addresses) = match self.joined {
-            Some((validator, address)) => (validator, vec![address]),
-            None => (first.id(), join::reachable(first.address())),
-        };
-        Ticket { run: charter.run_id(), validator, addresses }
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
     }
 
     /// Whether the run was started before, and goes on.
@@ -298,8 +295,8 @@ impl Cluster {
         for member in self.members.iter().rev() {
             match self.joined {
                 // In a run of others nobody is to wait for a machine that was turned off.
-                Some(_) => member.leave().await,
-                None => member.shutdown().await,
+                true => member.leave().await,
+                false => member.shutdown().await,
             }
         }
         leave(self.client).await;
@@ -447,6 +444,15 @@ async fn start_members(
         }
     }
     Ok(members)
+}
+
+/// What another machine needs to take part.
+fn ticket(run: &RunHome, config: &ClusterConfig, first: &Member) -> Ticket {
+    let (validator, addresses) = match &config.joins {
+        Some(joined) => (joined.validator.0, vec![joined.validator.1]),
+        None => (first.id(), join::reachable(first.address())),
+    };
+    Ticket { run: run.charter().body.run_id(), validator, addresses }
 }
 
 /// Where a peer listens: peer 1 where it was told to, and one of a run elsewhere where it can reach that.

@@ -105,6 +105,8 @@ pub(crate) struct Watched {
     pub(crate) data_label: String,
     /// The link that every peer sits behind, for people.
     pub(crate) link: Option<String>,
+    /// What another machine needs to take part, when it can.
+    pub(crate) ticket: Option<String>,
     /// How the model is used, when it is in stages.
     pub(crate) inference: Option<Arc<InferenceClient>>,
     pub(crate) statuses: Vec<watch::Receiver<PeerStatus>>,

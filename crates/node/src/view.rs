@@ -87,6 +87,9 @@ pub struct RunView {
     /// When the weights may leave their stages.
     #[serde(default)]
     pub release: Release,
+    /// What another machine needs to take part, when the run lets others in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
     /// How the model is cut, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<PipelineView>,

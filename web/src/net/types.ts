@@ -36,6 +36,8 @@ export interface RunView {
   time: TimeSplit;
   state_root: string | null;
   release?: Release;
+  /** What another machine needs to take part, when the run lets others in. */
+  ticket?: string | null;
   pipeline?: PipelineView | null;
 }
 

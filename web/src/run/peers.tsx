@@ -96,11 +96,16 @@ function Row(props: { peer: PeerView }): JSX.Element {
       </Cell>
       <Cell name="Receipts">{peer.receipts.toLocaleString("en")}</Cell>
       <Cell name="Speed">{peer.tokens_per_second > 0 ? format.rate(peer.tokens_per_second) : "–"}</Cell>
-      <Cell name="Sent">{format.bytes(peer.bytes_sent)}</Cell>
-      <Cell name="Received">{format.bytes(peer.bytes_received)}</Cell>
+      <Cell name="Sent">{isLocal(peer) ? format.bytes(peer.bytes_sent) : "–"}</Cell>
+      <Cell name="Received">{isLocal(peer) ? format.bytes(peer.bytes_received) : "–"}</Cell>
       <Cell name="Faults">{peer.faults > 0 ? <b class="bad">{peer.faults}</b> : "0"}</Cell>
     </tr>
   );
+}
+
+/** Whether it runs on this machine; of others only the ledger is known. */
+function isLocal(peer: PeerView): boolean {
+  return peer.name.startsWith("peer ");
 }
 
 function restarts(peer: PeerView): number {

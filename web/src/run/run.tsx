@@ -9,6 +9,7 @@ import { ChartPanel } from "./chart";
 import { Faults } from "./faults";
 import { Figures } from "./figures";
 import { Headline } from "./headline";
+import { JoinPanel } from "./join";
 import { LedgerPanel } from "./ledger";
 import { Peers } from "./peers";
 import { SamplePanel } from "./sample";
@@ -33,6 +34,7 @@ function Running(props: { state: NetState; run: RunView }): JSX.Element {
       <Faults faults={faults} peers={peers} />
       {props.run.pipeline && <Stages pipeline={props.run.pipeline} peers={peers} />}
       <Peers peers={peers} />
+      {props.run.ticket && <JoinPanel ticket={props.run.ticket} />}
       <div class="side">
         <TimePanel time={props.run.time} />
         <LedgerPanel ledger={ledger} stateRoot={props.run.state_root} />

@@ -6,6 +6,7 @@ mod bad_input;
 mod browser;
 mod crash;
 mod finetune;
+mod join;
 mod models;
 mod plan;
 mod program;

@@ -44,9 +44,14 @@ impl Place {
 
     /// Starts `cairn up` and waits until it says where the pages are.
     pub(crate) fn up(&self, arguments: &[&str]) -> Up {
+        self.start("up", arguments)
+    }
+
+    /// Starts a command that trains and serves pages, and waits until it says where they are.
+    pub(crate) fn start(&self, command: &str, arguments: &[&str]) -> Up {
         let port = free_port();
         let port_text = port.to_string();
-        let mut all = vec!["up", "--port", &port_text];
+        let mut all = vec![command, "--port", &port_text];
         all.extend_from_slice(arguments);
         let mut child = self.cairn(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (lines, heard) = mpsc::channel();

@@ -68,6 +68,7 @@ impl Picture {
             time: TimeSplit::default(),
             state_root: None,
             release: charter.release,
+            ticket: watched.ticket.clone(),
             pipeline: pipeline(&watched.workload, watched.link.as_ref(), &[]),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();

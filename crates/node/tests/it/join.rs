@@ -59,7 +59,7 @@ async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
     wait(&founder, "a round", |status| status.totals.rounds >= 1).await;
     let guest = join(second.path(), &ticket).await;
     let id = guest.members()[0].id();
-    assert_eq!(guest.ticket(), ticket, "it can be passed on");
+    assert_eq!(*guest.ticket(), ticket, "it can be passed on");
     wait(&guest, "receipts", |status| {
         status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3)
     })
@@ -93,7 +93,7 @@ async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
 async fn a_machine_that_is_turned_off_is_waited_for_only_a_while() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let founder = found(first.path(), 120).await;
-    let guest = join(second.path(), &founder.ticket()).await;
+    let guest = join(second.path(), founder.ticket()).await;
     let id = guest.members()[0].id();
     wait(&guest, "receipts", |status| {
         status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3)
@@ -113,7 +113,7 @@ async fn a_machine_that_is_turned_off_is_waited_for_only_a_while() {
 async fn a_ticket_that_leads_nowhere_says_why() {
     let home = tempfile::tempdir().unwrap();
     let founder = found(home.path(), 400).await;
-    let ticket = founder.ticket();
+    let ticket = founder.ticket().clone();
     let other = Ticket { run: RunId(Hash([7; 32])), ..ticket.clone() };
     assert!(matches!(ask(&other).await, Err(JoinError::UnknownRun)));
     let stranger = Ticket { validator: founder.members()[1].id(), ..ticket.clone() };
