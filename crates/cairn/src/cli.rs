@@ -152,6 +152,13 @@ pub(crate) struct JoinArgs {
     /// The text that the run is trained on, when it is not the bundled one
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// The key file of who runs this machine, made when there is none: with one key on all of them, several machines are known to be one
+    /// operator's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) operator: Option<PathBuf>,
+    /// Take part in this stage of a model in stages [default: the one with the fewest peers]
+    #[arg(long, value_name = "N")]
+    pub(crate) stage: Option<u16>,
     /// Listen at this address, e.g. `0.0.0.0:7071` [default: any free port]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<std::net::SocketAddr>,

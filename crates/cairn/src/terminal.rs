@@ -263,7 +263,7 @@ mod tests {
         let mut stages = BTreeMap::new();
         let in_stage = |stage| PeerView { stage: Some(stage), ..peer("peer 6", PeerActivity::Training) };
         assert_eq!([1, 1].map(|stage| note_stage(&mut stages, &in_stage(stage))), [None, None]);
-        assert_eq!(note_stage(&mut stages, &in_stage(0)).unwrap(), "peer 6 moved from stage 1 to stage 0");
+        assert_eq!(note_stage(&mut stages, &in_stage(0)).as_deref(), Some("peer 6 moved from stage 1 to stage 0"));
         assert_eq!(said[1..].iter().flatten().collect::<Vec<_>>(), expected);
     }
 }

@@ -25,7 +25,7 @@ use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use wire::{Charter, Identity, PeerId, Release, RunId, Ticket, Verified};
+use wire::{Charter, Identity, OperatorCertificate, PeerId, Release, RunId, Signed, Ticket, Verified};
 
 use crate::Checkpoint;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
@@ -115,6 +115,10 @@ pub struct Joined {
     pub charter: Verified<Charter>,
     /// Who orders its blocks, and where that peer listens.
     pub validator: (PeerId, SocketAddr),
+    /// The stage in which the peers of this machine begin.
+    pub stage: u16,
+    /// The key of who runs this machine, when that is not its own.
+    pub operator: Option<Identity>,
 }
 
 /// The running peers of a machine.
@@ -173,6 +177,7 @@ impl Cluster {
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
+            founded: config.joins.is_none(),
             ticket: (config.joins.is_some() || config.listen.is_some()).then(|| ticket.to_string()),
             inference: client.clone(),
             statuses: members.iter().map(Member::status).collect(),
@@ -390,7 +395,8 @@ async fn inference(
     (addresses, stages): (&[(PeerId, SocketAddr)], &[u16]),
     network: Option<&ShapedNetwork>,
 ) -> Result<Option<Arc<InferenceClient>>, Failure> {
-    if config.workload.stages_len() == 1 {
+    // Of a run elsewhere only some stages are known here.
+    if config.workload.stages_len() == 1 || config.joins.is_some() {
         return Ok(None);
     }
     let replica = |((peer, address), stage): (&(PeerId, SocketAddr), &u16)| Replica {
@@ -446,6 +452,17 @@ async fn start_members(
     Ok(members)
 }
 
+/// By which an operator says that it runs a peer.
+fn certificate(run: &RunHome, config: &ClusterConfig, peer: PeerId) -> Option<Signed<OperatorCertificate>> {
+    let operator = config.joins.as_ref()?.operator.as_ref()?;
+    Some(operator.sign(OperatorCertificate { run: run.charter().body.run_id(), peer }))
+}
+
+/// The stage in which a peer begins.
+fn first_stage(config: &ClusterConfig, number: usize) -> u16 {
+    config.joins.as_ref().map_or_else(|| stage_of(number, config.workload.stages_len()), |joined| joined.stage)
+}
+
 /// What another machine needs to take part.
 fn ticket(run: &RunHome, config: &ClusterConfig, first: &Member) -> Ticket {
     let (validator, addresses) = match &config.joins {
@@ -455,9 +472,10 @@ fn ticket(run: &RunHome, config: &ClusterConfig, first: &Member) -> Ticket {
     Ticket { run: run.charter().body.run_id(), validator, addresses }
 }
 
-/// Where a peer listens: peer 1 where it was told to, and one of a run elsewhere where it can reach that.
+/// Where a peer listens: peer 1 where it was told to, the others beside it, and one of a run elsewhere where it can reach that.
 fn transport(config: &ClusterConfig, number: usize) -> TransportConfig {
-    let told = config.listen.filter(|_| number == 1);
+    let beside = |listen: SocketAddr| if number == 1 { listen } else { SocketAddr::new(listen.ip(), 0) };
+    let told = config.listen.map(beside);
     let reaches = || config.joins.as_ref().map(|joined| join::bind_for(&[joined.validator.1]));
     let bind = told.or_else(reaches).unwrap_or(TransportConfig::default().bind);
     TransportConfig { bind, ..TransportConfig::default() }
@@ -475,8 +493,8 @@ async fn start_task(
         identity: identity.clone(),
         charter: run.charter().clone(),
         workload: config.workload.clone(),
-        stage: stage_of(number, config.workload.stages_len()),
-        operator: None,
+        stage: first_stage(config, number),
+        operator: certificate(run, config, identity.id()),
         places: places(config, number)?,
         alone: false,
         cores: config.cores.clone(),
@@ -490,8 +508,7 @@ async fn start_task(
 /// The stages in which a peer can take part within the memory that it may take, with the settings of its pipeline in each: its own, and
 /// others to which it may move.
 fn places(config: &ClusterConfig, number: usize) -> Result<BTreeMap<u16, PipelineConfig>, Failure> {
-    let stages = config.workload.stages_len();
-    let own = stage_of(number, stages);
+    let (stages, own) = (config.workload.stages_len(), first_stage(config, number));
     let mut places = BTreeMap::from([(own, pipeline(config, own)?)]);
     // Where the weights are split a peer stays with its stage.
     if !config.release.unwrap_or_default().is_split() {
@@ -530,8 +547,8 @@ async fn start_process(
         charter: run.charter().clone().into_signed(),
         recipe: String::from_utf8(config.workload.recipe.to_bytes()).expect("a recipe is JSON"),
         data: config.data.clone(),
-        stage: stage_of(number, config.workload.stages_len()),
-        operator: None,
+        stage: first_stage(config, number),
+        operator: certificate(run, config, ids[number - 1]),
         cores: (config.cores.count() / config.peers).max(1),
         bind: transport(config, number).bind,
         fixed_paths: config.link.is_some(),

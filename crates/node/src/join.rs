@@ -11,13 +11,15 @@
 //! machine needs the same files, which is checked.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use iroh::endpoint::Connection;
 use learn::Recipe;
+use ledger::{Account, Standing};
 use wire::{
-    Charter, Identity, PeerId, RunAnswer, RunFiles, RunId, RunQuestion, SignatureError, Signed, Ticket, Verified,
+    Charter, Identity, PeerId, RunAnswer, RunFiles, RunId, RunQuestion, SignatureError, Signed, StageTerms, Ticket,
+    Verified,
 };
 
 use crate::frames::{FrameError, read_frame, write_frame};
@@ -34,14 +36,35 @@ const QUESTIONS_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub struct RunOffer {
     run: RunId,
-    answer: Arc<RunAnswer>,
+    files: Arc<Mutex<RunFiles>>,
 }
 
 impl RunOffer {
     /// Offers a run.
     pub fn new(charter: Signed<Charter>, recipe: &Recipe) -> Self {
-        let run = charter.body.run_id();
-        Self { run, answer: Arc::new(RunAnswer::Files(Box::new(RunFiles { charter, recipe: recipe.to_bytes() }))) }
+        let (run, members) = (charter.body.run_id(), vec![0; charter.body.stages.len()]);
+        let files = RunFiles { charter, recipe: recipe.to_bytes(), members };
+        Self { run, files: Arc::new(Mutex::new(files)) }
+    }
+
+    /// Notes how many members each stage has.
+    pub(crate) fn note_members(&self, accounts: &[Account]) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.members.fill(0);
+        for account in
+            accounts.iter().filter(|account| matches!(account.standing, Standing::Joining | Standing::Member))
+        {
+            if let Some(members) = files.members.get_mut(usize::from(account.stage)) {
+                *members += 1;
+            }
+        }
+    }
+
+    fn answer(&self, question: RunQuestion) -> RunAnswer {
+        match question.run == self.run {
+            true => RunAnswer::Files(Box::new(self.files.lock().unwrap_or_else(PoisonError::into_inner).clone())),
+            false => RunAnswer::UnknownRun,
+        }
     }
 
     /// Answers a few questions, each within [`ANSWER_MAX`].
@@ -49,9 +72,8 @@ impl RunOffer {
         for _ in 0..QUESTIONS_MAX {
             let exchange = async {
                 let (mut answers, mut questions) = connection.accept_bi().await.ok()?;
-                let RunQuestion { run } = read_frame(&mut questions).await.ok()?;
-                let answer = if run == self.run { &self.answer } else { &RunAnswer::UnknownRun };
-                write_frame(&mut answers, answer).await.ok()
+                let question = read_frame::<RunQuestion>(&mut questions).await.ok()?;
+                write_frame(&mut answers, &self.answer(question)).await.ok()
             };
             if tokio::time::timeout(ANSWER_MAX, exchange).await.ok().flatten().is_none() {
                 return;
@@ -69,6 +91,17 @@ pub struct Invitation {
     pub recipe: Recipe,
     /// The peer that orders its blocks, and the address at which it answered.
     pub validator: (PeerId, SocketAddr),
+    /// Members of each stage, as that peer says.
+    pub members: Vec<u32>,
+}
+
+impl Invitation {
+    /// The stage that needs another member most: the one with the fewest and, of several, that with the most work.
+    pub fn neediest_stage(&self) -> u16 {
+        let stages = (0..).zip(&self.charter.body.stages).zip(&self.members);
+        let need = |((_, terms), members): &((u16, &StageTerms), &u32)| (**members, u32::MAX - terms.weight);
+        stages.min_by_key(need).map_or(0, |((stage, _), _)| stage)
+    }
 }
 
 /// A ticket leads nowhere.
@@ -128,6 +161,14 @@ impl JoinError {
 
 fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An address of a peer on this machine, as its neighbours here dial it: one that listens everywhere is reached on loopback.
+pub(crate) fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }
 
 /// Asks the peer that a ticket names about the run, and checks the answer.
@@ -211,5 +252,5 @@ fn check(ticket: &Ticket, answer: RunAnswer, address: SocketAddr) -> Result<Invi
     if recipe.hash() != charter.body.recipe.0 {
         return Err(other("its hash is another".to_owned()));
     }
-    Ok(Invitation { charter, recipe, validator: (ticket.validator, address) })
+    Ok(Invitation { charter, recipe, validator: (ticket.validator, address), members: files.members })
 }

@@ -105,6 +105,8 @@ pub(crate) struct Watched {
     pub(crate) data_label: String,
     /// The link that every peer sits behind, for people.
     pub(crate) link: Option<String>,
+    /// Whether the run was founded here, so that every stage has members here.
+    pub(crate) founded: bool,
     /// What another machine needs to take part, when it can.
     pub(crate) ticket: Option<String>,
     /// How the model is used, when it is in stages.
@@ -302,7 +304,7 @@ impl Watching {
             let ended = ended.borrow().clone()?;
             ended.failure.filter(|_| stages == 1 || !ended.killed || number == 1)
         });
-        if failure.is_some() || stages == 1 {
+        if failure.is_some() || stages == 1 || !self.watched.founded {
             return failure;
         }
         // Whoever was killed leaves a word, or nothing at all.

@@ -8,6 +8,7 @@
 //! A peer that moves to another stage ends its shell and makes another one in the same task, with the same key, directory and address:
 //! the others see it go and come back, as they see a restart.
 
+mod addresses;
 mod fetching;
 mod rounds;
 mod shell;

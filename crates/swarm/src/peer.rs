@@ -382,6 +382,8 @@ impl Peer {
             Message::StageReply(reply) => self.feed_pipeline(PipelineInput::Reply { from, reply }, now, out),
             Message::StageRefusal(refusal) => self.feed_pipeline(PipelineInput::Refused { from, refusal }, now, out),
             Message::StageSealed(sealed) => self.note_sealed(from, sealed),
+            // The shell knows addresses.
+            Message::Addresses(_) => {}
         }
     }
 

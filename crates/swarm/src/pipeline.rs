@@ -157,16 +157,23 @@ impl Pipeline {
         self.open.as_ref().is_none_or(|open| !open.items.values().any(busy))
     }
 
-    /// Peers that it should be connected with: replicas of the next stage, and in stage 0 the members whose units it may
-    /// have to take over. At most [`ROUTES_MAX`] and [`WATCHED_MAX`]; of more replicas, those that a hash of both ids draws.
+    /// Peers that it should be connected with: replicas of the next stage, and members of its own, in stage 0 those whose units it may
+    /// have to take over. At most [`ROUTES_MAX`] and [`WATCHED_MAX`]; of more, those that a hash of both ids draws.
     pub fn neighbours(&self) -> Vec<PeerId> {
         let Some(open) = &self.open else { return Vec::new() };
         let own = self.kept.own;
-        let mut peers = open.replicas().to_vec();
-        peers.sort_by_key(|peer| Hash::derive("cairn v1 stage neighbour", &[&own.0, &peer.0]));
-        peers.truncate(ROUTES_MAX);
-        if open.view.stage == 0 {
-            peers.extend(open.watched(own));
+        let drawn = |mut peers: Vec<PeerId>, most: usize| {
+            peers.sort_by_key(|peer| Hash::derive("cairn v1 stage neighbour", &[&own.0, &peer.0]));
+            peers.truncate(most);
+            peers
+        };
+        let mut peers = drawn(open.replicas().to_vec(), ROUTES_MAX);
+        match open.view.stage {
+            0 => peers.extend(open.watched(own)),
+            stage => {
+                let mates = open.members(usize::from(stage)).iter().copied().filter(|peer| *peer != own);
+                peers.extend(drawn(mates.collect(), WATCHED_MAX));
+            }
         }
         peers
     }

@@ -387,7 +387,10 @@ impl Peer {
             }
             signs => {
                 let others = open.members_of(stage).filter(|peer| **peer != self.id && open.commitment(peer).is_none());
-                let missing: BTreeSet<PeerId> = others.copied().collect();
+                // Of a large stage only some are connected; others of it look after the rest.
+                let near = stages.pipeline.neighbours();
+                let missing: BTreeSet<PeerId> =
+                    others.filter(|peer| near.contains(peer) || self.links.is_up(**peer)).copied().collect();
                 let message = Message::BlocksWanted { from_height: self.ledger.height().saturating_sub(1) };
                 out.extend(missing.iter().map(|peer| Output::Send { to: *peer, message: message.clone() }));
                 *signs = Some(Signs { round: open.round, missing, counted: own.len(), until });

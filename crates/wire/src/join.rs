@@ -29,6 +29,8 @@ pub struct RunFiles {
     pub charter: Signed<Charter>,
     /// The recipe, in canonical bytes: at most [`RECIPE_BYTES_MAX`].
     pub recipe: Vec<u8>,
+    /// The members of each stage just now, as the answering peer knows: advice on where to take part, and no more.
+    pub members: Vec<u32>,
 }
 
 /// The answer to a [`RunQuestion`].
@@ -42,12 +44,15 @@ pub enum RunAnswer {
 
 impl Wire for RunAnswer {
     const NAME: &'static str = "run answer";
-    const BYTES_MAX: usize = RECIPE_BYTES_MAX + Charter::BYTES_MAX + 1024;
+    const BYTES_MAX: usize = RECIPE_BYTES_MAX + Charter::BYTES_MAX + 4096;
 
     fn validate(&self) -> Result<(), &'static str> {
         let Self::Files(files) = self else { return Ok(()) };
         if files.recipe.len() > RECIPE_BYTES_MAX {
             return Err("a recipe must have at most 256 KiB");
+        }
+        if files.members.len() != files.charter.body.stages.len() {
+            return Err("members must have a number for each stage");
         }
         files.charter.body.validate()
     }

@@ -1,12 +1,15 @@
 //! What peers say to each other over a connection. Payloads and states travel as blobs, never inside a message; what one
 //! stage of a model hands to the next does.
 
+use std::net::SocketAddr;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::charter::{Charter, RunId};
 use crate::encoding::Wire;
-use crate::identity::Signed;
+use crate::identity::{PeerId, Signed};
 use crate::stage::{StageCall, StageRefusal, StageReply, StageSealed};
+use crate::ticket::is_dialable;
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
@@ -22,6 +25,18 @@ pub struct RoundTime {
     pub round: u64,
     /// Until when, in microseconds, as blocks count time.
     pub until_us: u64,
+}
+
+/// Most addresses in one message.
+pub const ADDRESSES_PER_MESSAGE_MAX: usize = 256;
+
+/// Where a peer listens, as another one knows it. It is a hint: a connection proves whom it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PeerAddress {
+    /// The peer.
+    pub peer: PeerId,
+    /// Its address. One on loopback means the machine of who says so.
+    pub address: SocketAddr,
 }
 
 /// A message between two connected peers.
@@ -59,6 +74,8 @@ pub enum Message {
     StageRefusal(StageRefusal),
     /// To everybody in the round: no further unit is counted here.
     StageSealed(StageSealed),
+    /// From a validator: where other peers can be reached, at most [`ADDRESSES_PER_MESSAGE_MAX`].
+    Addresses(Vec<PeerAddress>),
 }
 
 impl Wire for Message {
@@ -76,6 +93,13 @@ impl Wire for Message {
             Self::StageCall(call) => call.validate(),
             Self::StageReply(reply) => reply.validate(),
             Self::StageSealed(sealed) => sealed.validate(),
+            Self::Addresses(all) if all.len() > ADDRESSES_PER_MESSAGE_MAX => {
+                Err("at most 256 addresses in one message")
+            }
+            Self::Addresses(all) if !all.iter().all(|known| is_dialable(&known.address)) => {
+                Err("an address must be one that others can dial")
+            }
+            Self::Addresses(_) => Ok(()),
         }
     }
 }

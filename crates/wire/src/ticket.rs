@@ -46,7 +46,7 @@ impl Wire for Ticket {
         if self.addresses.is_empty() || self.addresses.len() > ADDRESSES_MAX {
             return Err("a ticket must have 1 to 8 addresses");
         }
-        if self.addresses.iter().any(|address| address.ip().is_unspecified() || address.port() == 0) {
+        if !self.addresses.iter().all(is_dialable) {
             return Err("an address must be one that others can dial");
         }
         Ok(())
@@ -105,6 +105,11 @@ impl FromStr for Ticket {
             None => Err(TicketError::Damaged),
         }
     }
+}
+
+/// Whether others can dial an address.
+pub(crate) fn is_dialable(address: &SocketAddr) -> bool {
+    !address.ip().is_unspecified() && address.port() != 0
 }
 
 fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {

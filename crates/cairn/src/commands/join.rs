@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use learn::data::Corpus;
 use node::cluster::Joined;
+use node::identity::load_or_create;
 use node::join::{Invitation, JoinError};
 use node::workload::Workload;
 use node::{Cluster, ClusterConfig};
@@ -25,13 +26,16 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         Failure::new(Code::BadInput, &error).hint(hint)
     })?;
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
-    let Invitation { charter, recipe, validator } = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
-    if charter.body.stages.len() > 1 {
+    let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
+    let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
+    let Invitation { charter, recipe, validator, .. } = invitation;
+    if charter.body.stage(stage).is_none() {
+        let stages = charter.body.stages.len();
         return Err(Failure::new(
             Code::BadInput,
-            "the model of this run is in stages, which `cairn join` cannot do yet",
+            format!("the model of this run has {stages} stages, and no stage {stage}"),
         )
-        .hint("join a run whose peers hold the whole model"));
+        .hint("leave `--stage` out: the stage with the fewest peers is taken"));
     }
     let corpus = match &args.data {
         Some(path) => Corpus::from_path(path)?,
@@ -42,7 +46,8 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
             .hint("`--data FILE_OR_DIR` names the text, which has to be the same to the byte; both sides need the same version"));
     }
-    let joined = Joined { charter, validator };
+    let operator = args.operator.as_deref().map(load_or_create).transpose()?;
+    let joined = Joined { charter, validator, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,

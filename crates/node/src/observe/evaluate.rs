@@ -39,6 +39,13 @@ pub(super) struct Evaluated {
     pub(super) sample: Option<(String, String)>,
 }
 
+impl Evaluated {
+    /// Of a model in stages of which not all can be reached from here.
+    fn nothing(round: u64) -> Self {
+        Self { round, checkpoint: None, heldout_loss: None, sample: None }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Wanted {
     state: AgreedState,
@@ -143,6 +150,7 @@ impl Means {
     /// None when the state is not there any more, which happens when training is faster than this.
     fn run(&self, wanted: Wanted) -> Option<Evaluated> {
         let evaluated = match &self.inference {
+            None if self.workload.stages_len() > 1 => Ok(Evaluated::nothing(wanted.state.round)),
             None => self.evaluate_whole(&wanted),
             Some(inference) => self.evaluate_in_stages(&wanted, inference),
         };

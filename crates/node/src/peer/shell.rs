@@ -18,7 +18,7 @@ use super::{Command, LEAVE_MAX, NodeConfig, NodeError};
 use crate::blobs::{BlobGate, Blobs};
 use crate::compute::{Done, Executor, Means};
 use crate::inference::InferenceServer;
-use crate::join::RunOffer;
+use crate::join::{RunOffer, on_this_machine};
 use crate::member::{Failure, FailureKind};
 use crate::memory;
 use crate::status::{AgreedState, Lives, ModelStatus, PeerStatus, activity_view};
@@ -61,8 +61,8 @@ pub(super) enum Ending {
 
 /// One peer in one stage.
 pub(super) struct Shell {
-    peer: swarm::Peer,
-    transport: Transport,
+    pub(super) peer: swarm::Peer,
+    pub(super) transport: Transport,
     blobs: Blobs,
     gate: BlobGate,
     store: Arc<Store>,
@@ -75,7 +75,7 @@ pub(super) struct Shell {
     faults: VecDeque<FaultView>,
     refused_versions: BTreeMap<PeerId, ()>,
     /// Where others listen, as it was told.
-    known: BTreeMap<PeerId, SocketAddr>,
+    pub(super) known: BTreeMap<PeerId, SocketAddr>,
     halted: Option<Failure>,
     job_failure: Option<Failure>,
     /// What was counted here and in the stages before; the traffic is that of those only.
@@ -85,6 +85,7 @@ pub(super) struct Shell {
     stage: u16,
     /// The stage to which this peer moved.
     moves_to: Option<u16>,
+    offer: RunOffer,
     alone: bool,
     status: watch::Sender<PeerStatus>,
 }
@@ -106,7 +107,8 @@ impl Shell {
         let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.count());
         let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
         let offer = RunOffer::new(config.charter.clone().into_signed(), &config.workload.recipe);
-        let services = Services { blobs: Some(blobs.index()), gate: gate.clone(), inference, offer: Some(offer) };
+        let services =
+            Services { blobs: Some(blobs.index()), gate: gate.clone(), inference, offer: Some(offer.clone()) };
         let transport = Transport::bind(&config.transport, &config.identity, services).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
@@ -161,11 +163,17 @@ impl Shell {
             timing: false,
             stage,
             moves_to: None,
+            offer,
             alone,
             status,
         };
         shell.publish();
         Ok(shell)
+    }
+
+    /// Whether this peer orders blocks.
+    pub(super) fn is_validator(&self) -> bool {
+        self.peer.ledger().is_validator(&self.peer.id())
     }
 
     /// Where it listens.
@@ -239,6 +247,7 @@ impl Shell {
     /// Tells the peer where others listen. The first time, it starts to take part.
     pub(super) async fn introduce(&mut self, peers: Vec<(PeerId, SocketAddr)>) -> Result<(), NodeError> {
         for (peer, address) in peers {
+            let address = on_this_machine(address);
             self.transport.set_address(peer, address);
             self.known.insert(peer, address);
         }
@@ -248,9 +257,16 @@ impl Shell {
 
     async fn on_network(&mut self, event: TransportEvent) -> Result<(), NodeError> {
         match event {
-            TransportEvent::Connected(peer) => self.feed(Input::Connected(peer)).await,
+            TransportEvent::Connected(peer) => {
+                self.feed(Input::Connected(peer)).await?;
+                self.introduce_each_other(peer);
+                Ok(())
+            }
             TransportEvent::Disconnected(peer) => self.feed(Input::Disconnected(peer)).await,
             TransportEvent::Received { from, message, took_us } => {
+                if let Message::Addresses(all) = message.as_ref() {
+                    self.take_addresses(from, all);
+                }
                 if let Message::StageCall(StageCall { stage, .. }) | Message::StageReply(StageReply { stage, .. }) =
                     *message
                 {
@@ -378,6 +394,7 @@ impl Shell {
 
     fn publish(&mut self) {
         let ledger = self.peer.ledger();
+        self.offer.note_members(ledger.accounts());
         // Of a split run, an account stays in its stage for good.
         let ours = ledger.accounts().iter().filter(|account| account.stage == self.stage);
         self.gate.admit(ours.map(|account| account.peer));

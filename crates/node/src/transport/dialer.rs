@@ -26,6 +26,8 @@ pub struct Dialer {
     book: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     /// Where connections of other peers came from last: at most [`PEERS_MAX`].
     seen: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    /// Where others say that peers listen: at most [`PEERS_MAX`].
+    rumours: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     pub(super) meters: Meters,
     /// Open connections for other things than messages, by what they are for.
     connections: Arc<Mutex<OpenConnections>>,
@@ -41,6 +43,7 @@ impl Dialer {
             alpn: alpn.into(),
             book: Arc::default(),
             seen: Arc::default(),
+            rumours: Arc::default(),
             meters: Meters::default(),
             connections: Arc::default(),
         }
@@ -59,17 +62,18 @@ impl Dialer {
 
     /// Notes where a connection of a peer came from.
     pub(super) fn note_seen(&self, peer: PeerId, address: SocketAddr) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= PEERS_MAX && !seen.contains_key(&peer) {
-            seen.pop_first();
-        }
-        seen.insert(peer, address);
+        insert_bounded(&self.seen, peer, address);
     }
 
-    /// Where to call a peer.
-    fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
-        let told = self.book.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
-        told.or_else(|| self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied())
+    /// Notes where another peer says that a peer listens.
+    pub(crate) fn note_rumour(&self, peer: PeerId, address: SocketAddr) {
+        insert_bounded(&self.rumours, peer, address);
+    }
+
+    /// Where to call a peer: what was told counts for more than what was seen, and that for more than what others say.
+    pub(crate) fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
+        let ways = [&self.book, &self.seen, &self.rumours];
+        ways.into_iter().find_map(|way| way.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied())
     }
 
     /// Closes what is open to a peer for other things than messages: its process is another one now, and would not answer there.
@@ -130,6 +134,14 @@ impl Dialer {
         self.meters.watch(peer, &connection);
         Ok(connection)
     }
+}
+
+fn insert_bounded(way: &Mutex<BTreeMap<PeerId, SocketAddr>>, peer: PeerId, address: SocketAddr) {
+    let mut way = way.lock().unwrap_or_else(PoisonError::into_inner);
+    if way.len() >= PEERS_MAX && !way.contains_key(&peer) {
+        way.pop_first();
+    }
+    way.insert(peer, address);
 }
 
 fn is_version_refusal(error: &ConnectionError) -> bool {

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use learn::Recipe;
+use learn::boundary::{Precision, Space};
 use learn::data::Corpus;
 use ledger::Standing;
 use node::cluster::Joined;
 use node::join::{JoinError, ask};
+use node::status::PeerStatus;
 use node::{Cluster, ClusterConfig, Workload};
-use wire::{Hash, PeerId, RunId, Ticket};
+use wire::{Hash, Identity, PeerId, RunId, Ticket};
 
 use crate::common::{finish, text_path, wait};
 
@@ -38,10 +40,16 @@ async fn found(home: &Path, rounds: u64) -> Cluster {
 /// One peer of another machine, which has nothing but the ticket.
 async fn join(home: &Path, ticket: &Ticket) -> Cluster {
     let invitation = ask(ticket).await.unwrap();
+    let stage = invitation.neediest_stage();
     let corpus = Corpus::from_path(&text_path()).unwrap();
     let workload = Arc::new(Workload::new(invitation.recipe, corpus).unwrap());
     assert!(workload.matches(&invitation.charter.body));
-    let joins = Some(Joined { charter: invitation.charter, validator: invitation.validator });
+    let joins = Some(Joined {
+        charter: invitation.charter,
+        validator: invitation.validator,
+        stage,
+        operator: Some(Identity::from_secret([77; 32])),
+    });
     let config = ClusterConfig { data: Some(text_path()), joins, ..ClusterConfig::new(home, workload, 1) };
     Cluster::start(config).await.unwrap()
 }
@@ -66,6 +74,8 @@ async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
     .await;
     let seen = founder.state().peers.into_iter().find(|peer| peer.id == id).expect("it is among the peers");
     assert_eq!(seen.name, id.short());
+    let account = founder.members()[0].status().borrow().accounts.iter().find(|account| account.peer == id).copied();
+    assert_eq!(account.unwrap().operator, Identity::from_secret([77; 32]).id(), "its operator signed for it");
     guest.shutdown().await;
     // It said that it leaves: nobody waits for it.
     let gone = wait(&founder, "the leave", |status| {
@@ -90,6 +100,35 @@ async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_joins_a_model_in_stages_and_works_with_peers_that_it_did_not_know() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut recipe = Recipe::tiny().in_stages(3, Space::Full, Precision::Int8);
+    recipe.rounds = 60;
+    let workload = Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap());
+    let config = ClusterConfig {
+        data: Some(text_path()),
+        listen: Some(loopback()),
+        ..ClusterConfig::new(first.path(), workload.clone(), 5)
+    };
+    let founder = Cluster::start(config).await.unwrap();
+    wait(&founder, "a round", |status| status.totals.rounds >= 1).await;
+    // Two, two and one member: the guest is needed in the last stage.
+    let guest = join(second.path(), founder.ticket()).await;
+    let id = guest.members()[0].id();
+    assert_eq!(guest.members()[0].status().borrow().stage, 2);
+    let has_earned =
+        |status: &PeerStatus| status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3);
+    wait(&guest, "receipts", has_earned).await;
+    let (summary, own) = tokio::join!(finish(&founder), finish(&guest));
+    assert_eq!(own.state_root, summary.state_root);
+    assert_eq!(summary.tokens, workload.recipe.total_tokens(), "no unit was lost");
+    assert!(founder.state().faults.is_empty() && guest.state().faults.is_empty(), "{:?}", founder.state().faults);
+    assert_eq!(own.heldout_loss, None, "it does not have the whole model, and knows nobody whom to ask");
+    guest.shutdown().await;
+    founder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_turned_off_is_waited_for_only_a_while() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let founder = found(first.path(), 120).await;
@@ -100,7 +139,7 @@ async fn a_machine_that_is_turned_off_is_waited_for_only_a_while() {
     })
     .await;
     guest.kill().await;
-    let is_out = |status: &node::status::PeerStatus| {
+    let is_out = |status: &PeerStatus| {
         status.accounts.iter().any(|account| account.peer == id && account.standing == Standing::Out)
     };
     wait(&founder, "the others to go on without it", is_out).await;

@@ -51,7 +51,7 @@ fn values() -> Vec<(String, String)> {
     add("transactions-root", hex_of(&Block::transactions_root(&block.transactions)));
     add("transactions-root-empty", hex_of(&Block::transactions_root(&[])));
     let names = ["hello", "submit", "block", "blocks-wanted", "blocks", "charter"];
-    let names = names.iter().chain(&["stage-call", "stage-reply", "stage-refusal", "stage-sealed"]);
+    let names = names.iter().chain(&["stage-call", "stage-reply", "stage-refusal", "stage-sealed", "addresses"]);
     for (name, message) in names.zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));
     }

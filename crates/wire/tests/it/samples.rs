@@ -3,9 +3,9 @@
 use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
-    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION, Receipt,
-    RefusalReason, Release, RoundTime, RunAnswer, RunFiles, RunId, SequenceFeed, Signed, StageCall, StageRefusal,
-    StageReply, StageSealed, StageTerms, Ticket, Transaction, UnitId,
+    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION,
+    PeerAddress, Receipt, RefusalReason, Release, RoundTime, RunAnswer, RunFiles, RunId, SequenceFeed, Signed,
+    StageCall, StageRefusal, StageReply, StageSealed, StageTerms, Ticket, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -82,13 +82,17 @@ pub(crate) fn commitment() -> Commitment {
     }
 }
 
+fn address(text: &str) -> std::net::SocketAddr {
+    text.parse().expect("an address")
+}
+
 pub(crate) fn ticket() -> Ticket {
-    let addresses = vec!["192.0.2.7:7071".parse().unwrap(), "[2001:db8::1]:7071".parse().unwrap()];
+    let addresses = vec![address("192.0.2.7:7071"), address("[2001:db8::1]:7071")];
     Ticket { run: run(), validator: worker().id(), addresses }
 }
 
 pub(crate) fn run_answers() -> Vec<RunAnswer> {
-    let files = RunFiles { charter: worker().sign(charter()), recipe: b"recipe".to_vec() };
+    let files = RunFiles { charter: worker().sign(charter()), recipe: b"recipe".to_vec(), members: vec![4, 3] };
     vec![RunAnswer::Files(Box::new(files)), RunAnswer::UnknownRun]
 }
 
@@ -141,6 +145,10 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::StageReply(stage_reply()),
         Message::StageRefusal(StageRefusal { round: 5, stage: 2, index: 1, reason: RefusalReason::NoRoute }),
         Message::StageSealed(StageSealed { round: 5, units: vec![1, 7] }),
+        Message::Addresses(vec![
+            PeerAddress { peer: worker().id(), address: address("192.0.2.7:7071") },
+            PeerAddress { peer: worker().id(), address: address("[2001:db8::1]:1") },
+        ]),
     ]
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
-    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PeerId, Receipt,
+    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PeerAddress, PeerId, Receipt,
     RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply,
     StageSealed, StageTerms, Transaction, UnitId,
 };
@@ -185,6 +185,13 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), prop::collection::btree_set(any::<u32>(), 1..=64)).prop_map(|(round, units)| {
             Message::StageSealed(StageSealed { round, units: units.into_iter().collect() })
+        }),
+        prop::collection::vec((peer(), any::<[u8; 4]>(), 1u16..), 0..5).prop_map(|all| {
+            let known = all.into_iter().map(|(peer, ip, port)| PeerAddress {
+                peer,
+                address: (if ip == [0; 4] { [127, 0, 0, 1] } else { ip }, port).into(),
+            });
+            Message::Addresses(known.collect())
         }),
     ]
 }
