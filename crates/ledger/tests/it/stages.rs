@@ -407,16 +407,13 @@ fn a_round_that_was_not_done_gives_the_next_one_more_time() {
 
 /// All units of the open round, shared out among the members of each stage that `works` names; busy for so many percent of the time.
 fn work(world: &mut World, works: impl Fn(PeerId) -> Option<u8>) {
-    let stages = u16::try_from(world.ledger.charter().stages.len()).unwrap();
     let mut commitments = Vec::new();
-    for stage in 0..stages {
-        let members: Vec<&wire::Identity> =
-            world.peers.iter().filter(|peer| world.round().stage_of(&peer.id()) == Some(stage)).collect();
-        let workers: Vec<_> = members.into_iter().filter(|peer| works(peer.id()).is_some()).collect();
-        for (place, peer) in workers.iter().enumerate() {
+    for stage in (0..).take(world.ledger.charter().stages.len()) {
+        let members = world.peers.iter().filter(|peer| world.round().stage_of(&peer.id()) == Some(stage));
+        let workers: Vec<_> = members.filter_map(|peer| Some((peer, works(peer.id())?))).collect();
+        for (place, (peer, busy_percent)) in workers.iter().enumerate() {
             let units: Vec<u32> = ALL.iter().copied().skip(place).step_by(workers.len()).collect();
-            let busy_percent = works(peer.id()).unwrap();
-            let commitment = wire::Commitment { busy_percent, ..world.commitment_of(peer, &units) };
+            let commitment = wire::Commitment { busy_percent: *busy_percent, ..world.commitment_of(peer, &units) };
             commitments.push(world.sign(peer, wire::Action::Commit(commitment)));
         }
     }

@@ -2,7 +2,7 @@
 
 use swarm::Time;
 use swarm::pipeline::{Pipeline, PipelineConfig, PipelineInput, PipelineOutput, StageResult, StageTaskKind};
-use wire::{Message, RefusalReason};
+use wire::{Message, PeerId, RefusalReason};
 
 use super::world::{Event, Setup, World, config, id};
 
