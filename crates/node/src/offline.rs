@@ -41,6 +41,8 @@ pub(crate) fn check_open(ledger: &Ledger) -> Result<(), StoreError> {
 #[derive(Debug)]
 pub struct Saved {
     run: RunHome,
+    /// Whose first directory it is: the user's key, which need not be the validator's.
+    owner: wire::PeerId,
 }
 
 impl Saved {
@@ -49,7 +51,7 @@ impl Saved {
     /// # Errors
     /// [`StoreError`] when its files are damaged or cannot be read.
     pub fn newest(home: &Home) -> Result<Option<Self>, StoreError> {
-        Ok(home.newest_run()?.map(|run| Self { run }))
+        home.newest_run()?.map(|run| Self::open(home, run)).transpose()
     }
 
     /// The run.
@@ -62,7 +64,11 @@ impl Saved {
     /// # Errors
     /// [`StoreError`] when its files are damaged or cannot be read.
     pub fn of_run(home: &Home, beginning: &str) -> Result<Option<Self>, StoreError> {
-        Ok(home.run(beginning)?.map(|run| Self { run }))
+        home.run(beginning)?.map(|run| Self::open(home, run)).transpose()
+    }
+
+    fn open(home: &Home, run: RunHome) -> Result<Self, StoreError> {
+        Ok(Self { run, owner: home.identity(1)?.id() })
     }
 
     /// The newest state that peer 1 holds, as a model to serve; none before it made the first.
@@ -180,8 +186,6 @@ impl Saved {
     }
 
     fn store(&self) -> Result<Store, StoreError> {
-        let charter = &self.run.charter().body;
-        let validator = charter.validators[0];
-        Store::open(&self.run.peer_path(1), charter.run_id(), validator)
+        Store::open(&self.run.peer_path(1), self.run.charter().body.run_id(), self.owner)
     }
 }
