@@ -22,10 +22,16 @@ export function Stages(props: { pipeline: PipelineView; peers: PeerView[] }): JS
       </ol>
       <p class="quiet">
         {`Codec ${pipeline.codec}. `}
-        {pipeline.link === null ? "The peers are on one machine." : `Every peer is behind a link of ${pipeline.link}.`}
+        {where(pipeline.link, props.peers)}
       </p>
     </Panel>
   );
+}
+
+/** One sentence on what is between the peers. */
+function where(link: string | null, peers: PeerView[]): string {
+  if (peers.some((peer) => peer.activity === "elsewhere")) return "Some of the peers are on other machines.";
+  return link === null ? "The peers are on one machine." : `Every peer is behind a link of ${link}.`;
 }
 
 function Stage(props: { stage: number; first: number; count: number; ends: [boolean, boolean]; peers: PeerView[] }): JSX.Element {
