@@ -18,17 +18,22 @@ export function Panel(props: { title: string; class?: string; aside?: ComponentC
   );
 }
 
-/** The start of a hash; a click copies the whole. */
-export function HashText(props: { value: string | null | undefined; what: string }): JSX.Element {
+/** Whether a text was copied just now, and how to copy it. */
+export function useCopy(text: string): [boolean, () => void] {
   const [copied, setCopied] = useState(false);
   useEffect(() => {
     if (!copied) return;
     const timer = setTimeout(() => setCopied(false), 1500);
     return () => clearTimeout(timer);
   }, [copied]);
+  return [copied, () => void navigator.clipboard?.writeText(text).then(() => setCopied(true), () => {})];
+}
+
+/** The start of a hash; a click copies the whole. */
+export function HashText(props: { value: string | null | undefined; what: string }): JSX.Element {
   const value = props.value;
+  const [copied, copy] = useCopy(value ?? "");
   if (!value) return <span class="hash">–</span>;
-  const copy = () => void navigator.clipboard?.writeText(value).then(() => setCopied(true), () => {});
   return (
     <button type="button" class="hash" title={`${value}\nclick to copy`} aria-label={`copy the ${props.what}, ${format.short(value)}`} onClick={copy}>
       {copied ? "copied " : format.short(value)}

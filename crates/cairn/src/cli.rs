@@ -133,7 +133,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "POLICY")]
     pub(crate) release: Option<String>,
     /// Let other machines join: listen at this address, e.g. `0.0.0.0:7071`, and print a ticket for `cairn join`
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "link")]
     pub(crate) listen: Option<std::net::SocketAddr>,
     /// Start a new run instead of resuming the one in the data directory
     #[arg(long)]
@@ -156,7 +156,7 @@ pub(crate) struct JoinArgs {
     /// operator's
     #[arg(long, value_name = "FILE")]
     pub(crate) operator: Option<PathBuf>,
-    /// Take part in this stage of a model in stages [default: the one with the fewest peers]
+    /// Take part in this stage of a model in stages; who took part before stays where it was [default: the one with the fewest peers]
     #[arg(long, value_name = "N")]
     pub(crate) stage: Option<u16>,
     /// Listen at this address, e.g. `0.0.0.0:7071` [default: any free port]

@@ -54,7 +54,7 @@ pub struct NodeConfig {
     pub charter: Verified<Charter>,
     /// The recipe and the corpus.
     pub workload: Arc<Workload>,
-    /// The stage in which it begins; 0 when every peer holds the whole model. One that moved since is where the store says.
+    /// The stage in which it begins; 0 when every peer holds the whole model. One that took part before is where its store says.
     pub stage: u16,
     /// Who runs the peer, when that is not its own key.
     pub operator: Option<Signed<OperatorCertificate>>,
@@ -91,7 +91,7 @@ pub enum NodeError {
     #[error("learned bases need the payloads of neighbouring stages, which a split of the weights forbids")]
     LearnedBases,
     /// The peer is a member of a stage for which this machine has no place.
-    #[error("this peer moved to stage {stage}, in which it cannot take part with these settings")]
+    #[error("this peer is in stage {stage}, in which it cannot take part with these settings")]
     NoPlace {
         /// The stage.
         stage: u16,

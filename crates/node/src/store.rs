@@ -210,14 +210,20 @@ impl Store {
         })
     }
 
-    /// The stage to which the peer moved, when it did.
+    /// The stage that what is stored belongs to; `first` when none was ever noted, which is noted then.
     ///
     /// # Errors
-    /// As [`Store::blocks`].
-    pub fn stage(&self) -> Result<Option<u16>, StoreError> {
-        let Some(bytes) = self.meta(STAGE_KEY)? else { return Ok(None) };
+    /// As [`Store::blocks`], or when it cannot be written.
+    pub fn stage_or(&self, first: u16) -> Result<u16, StoreError> {
+        let Some(bytes) = self.meta(STAGE_KEY)? else {
+            self.write(|transaction| {
+                transaction.open_table(META)?.insert(STAGE_KEY, first.to_le_bytes().as_slice())?;
+                Ok(())
+            })?;
+            return Ok(first);
+        };
         let bytes = bytes.try_into().map_err(|_| self.corrupt("the stage has another size"))?;
-        Ok(Some(u16::from_le_bytes(bytes)))
+        Ok(u16::from_le_bytes(bytes))
     }
 
     /// All blocks, by height, from 0 to the last before a gap.

@@ -1,19 +1,12 @@
 /** How another machine takes part: the command with the ticket, to copy or to photograph. */
 
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
 import { renderSVG } from "uqr";
-import { Panel } from "../parts";
+import { Panel, useCopy } from "../parts";
 
 export function JoinPanel(props: { ticket: string }): JSX.Element {
   const command = `cairn join ${props.ticket}`;
-  const [copied, setCopied] = useState(false);
-  useEffect(() => {
-    if (!copied) return;
-    const timer = setTimeout(() => setCopied(false), 1500);
-    return () => clearTimeout(timer);
-  }, [copied]);
-  const copy = () => void navigator.clipboard?.writeText(command).then(() => setCopied(true), () => {});
+  const [copied, copy] = useCopy(command);
   // The library draws nothing but squares of the text.
   const picture = renderSVG(props.ticket, { border: 2 });
   return (

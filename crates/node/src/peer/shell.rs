@@ -100,7 +100,7 @@ impl Shell {
         let run = config.charter.body.run_id();
         let id = config.identity.id();
         let store = Arc::new(Store::open(&config.directory, run, id)?);
-        let stage = store.stage()?.unwrap_or(config.stage);
+        let stage = store.stage_or(config.stage)?;
         let pipeline = config.places.get(&stage).cloned().ok_or(NodeError::NoPlace { stage })?;
         let other_stages = config.places.keys().copied().filter(|other| *other != stage).collect();
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
