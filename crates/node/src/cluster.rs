@@ -11,8 +11,8 @@
 //! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
 
 mod returns;
+mod starting;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -21,27 +21,24 @@ use std::sync::Arc;
 use learn::data::Role;
 use learn::pipeline::StageShape;
 use ledger::Piece;
-use swarm::CheckedBlocks;
-use swarm::pipeline::PipelineConfig;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use wire::{Charter, Identity, OperatorCertificate, PeerId, Release, RunId, Signed, Ticket, Verified};
+use wire::{Charter, Identity, PeerId, Release, RunId, Ticket, Verified};
 
 use crate::Checkpoint;
-use crate::child::{ChildConfig, ChildHandle, ChildProgram};
+use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
-use crate::join;
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
-use crate::memory::MemberMemory;
 use crate::observe::{Observer, Outcome, Watched};
-use crate::peer::{self, NodeConfig, NodeError};
+use crate::peer::NodeError;
 use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
-use crate::workload::{Cores, Workload, stage_of};
+use crate::workload::{Cores, Workload};
 use returns::Returns;
+use starting::{places, start_members, ticket};
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
@@ -422,141 +419,6 @@ fn network_failure(error: &std::io::Error) -> Failure {
         message: format!("cannot shape the links between the peers: {error}"),
         hint: "check that UDP on the loopback interface is permitted, or start without `--link`".to_owned(),
     }
-}
-
-async fn start_members(
-    home: &Home,
-    run: &RunHome,
-    config: &ClusterConfig,
-    identities: &[Identity],
-) -> Result<Vec<Member>, Failure> {
-    let mut ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
-    ids.extend(config.joins.as_ref().map(|joined| joined.validator.0));
-    let checked = CheckedBlocks::default();
-    let mut members: Vec<Member> = Vec::new();
-    for (number, identity) in (1..).zip(identities) {
-        let started = match &config.processes {
-            None => start_task(run, config, (number, identity), &ids, &checked).await,
-            Some(program) => start_process(home, run, config, number, &ids, program).await,
-        };
-        match started {
-            Ok(member) => members.push(member),
-            Err(failure) => {
-                for member in &members {
-                    member.shutdown().await;
-                }
-                return Err(failure);
-            }
-        }
-    }
-    Ok(members)
-}
-
-/// By which an operator says that it runs a peer.
-fn certificate(run: &RunHome, config: &ClusterConfig, peer: PeerId) -> Option<Signed<OperatorCertificate>> {
-    let operator = config.joins.as_ref()?.operator.as_ref()?;
-    Some(operator.sign(OperatorCertificate { run: run.charter().body.run_id(), peer }))
-}
-
-/// The stage in which a peer begins.
-fn first_stage(config: &ClusterConfig, number: usize) -> u16 {
-    config.joins.as_ref().map_or_else(|| stage_of(number, config.workload.stages_len()), |joined| joined.stage)
-}
-
-/// What another machine needs to take part.
-fn ticket(run: &RunHome, config: &ClusterConfig, first: &Member) -> Ticket {
-    let (validator, addresses) = match &config.joins {
-        Some(joined) => (joined.validator.0, vec![joined.validator.1]),
-        None => (first.id(), join::reachable(first.address())),
-    };
-    Ticket { run: run.charter().body.run_id(), validator, addresses }
-}
-
-/// Where a peer listens: peer 1 where it was told to, the others beside it, and one of a run elsewhere where it can reach that.
-fn transport(config: &ClusterConfig, number: usize) -> TransportConfig {
-    let beside = |listen: SocketAddr| if number == 1 { listen } else { SocketAddr::new(listen.ip(), 0) };
-    let told = config.listen.map(beside);
-    let reaches = || config.joins.as_ref().map(|joined| join::bind_for(&[joined.validator.1]));
-    let bind = told.or_else(reaches).unwrap_or(TransportConfig::default().bind);
-    TransportConfig { bind, ..TransportConfig::default() }
-}
-
-async fn start_task(
-    run: &RunHome,
-    config: &ClusterConfig,
-    (number, identity): (usize, &Identity),
-    ids: &[PeerId],
-    checked: &CheckedBlocks,
-) -> Result<Member, Failure> {
-    let node = NodeConfig {
-        directory: run.peer_path(number),
-        identity: identity.clone(),
-        charter: run.charter().clone(),
-        workload: config.workload.clone(),
-        stage: first_stage(config, number),
-        operator: certificate(run, config, identity.id()),
-        places: places(config, number)?,
-        alone: false,
-        cores: config.cores.clone(),
-        transport: TransportConfig { fixed_paths: config.link.is_some(), ..transport(config, number) },
-        peers: ids.to_vec(),
-        checked: checked.clone(),
-    };
-    peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))
-}
-
-/// The stages in which a peer can take part within the memory that it may take, with the settings of its pipeline in each: its own, and
-/// others to which it may move.
-fn places(config: &ClusterConfig, number: usize) -> Result<BTreeMap<u16, PipelineConfig>, Failure> {
-    let (stages, own) = (config.workload.stages_len(), first_stage(config, number));
-    let mut places = BTreeMap::from([(own, pipeline(config, own)?)]);
-    // Where the weights are split a peer stays with its stage.
-    if !config.release.unwrap_or_default().is_split() {
-        let others = (0..stages).filter(|stage| *stage != own);
-        places.extend(others.filter_map(|stage| Some((stage, pipeline(config, stage).ok()?))));
-    }
-    Ok(places)
-}
-
-/// The settings of the pipeline of a peer in a stage.
-fn pipeline(config: &ClusterConfig, stage: u16) -> Result<PipelineConfig, Failure> {
-    let workload = &config.workload;
-    let replicas = (1..=config.peers).filter(|other| stage_of(*other, workload.stages_len()) == stage).count();
-    let bad_input =
-        |message: String, hint: &str| Failure { kind: FailureKind::BadInput, message, hint: hint.to_owned() };
-    let memory = MemberMemory::of(workload, stage, replicas);
-    let memory = memory.map_err(|error| bad_input(error.to_string(), "choose another recipe"))?;
-    let Some(memory) = memory else { return Ok(workload.pipeline()) };
-    memory
-        .pipeline(workload, stage, config.memory)
-        .map_err(|error| bad_input(error.to_string(), "take more stages, or allow a peer more memory"))
-}
-
-async fn start_process(
-    home: &Home,
-    run: &RunHome,
-    config: &ClusterConfig,
-    number: usize,
-    ids: &[PeerId],
-    program: &ChildProgram,
-) -> Result<Member, Failure> {
-    let held = places(config, number)?.into_iter().map(|(stage, pipeline)| (stage, pipeline.held_bytes_max));
-    let child = ChildConfig {
-        directory: run.peer_path(number),
-        key: home.key_path(number),
-        charter: run.charter().clone().into_signed(),
-        recipe: String::from_utf8(config.workload.recipe.to_bytes()).expect("a recipe is JSON"),
-        data: config.data.clone(),
-        stage: first_stage(config, number),
-        operator: certificate(run, config, ids[number - 1]),
-        cores: (config.cores.count() / config.peers).max(1),
-        bind: transport(config, number).bind,
-        fixed_paths: config.link.is_some(),
-        held_bytes_max: held.collect(),
-        memory: config.memory,
-        peers: ids.to_vec(),
-    };
-    ChildHandle::start(program, &child).await.map(Member::Process)
 }
 
 /// One line on the data.

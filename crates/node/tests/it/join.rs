@@ -39,8 +39,13 @@ async fn found(home: &Path, rounds: u64) -> Cluster {
 
 /// One peer of another machine, which has nothing but the ticket.
 async fn join(home: &Path, ticket: &Ticket) -> Cluster {
+    join_in(home, ticket, None).await
+}
+
+/// As [`join`], in a stage of its own choice.
+async fn join_in(home: &Path, ticket: &Ticket, stage: Option<u16>) -> Cluster {
     let invitation = ask(ticket).await.unwrap();
-    let stage = invitation.neediest_stage();
+    let stage = stage.unwrap_or_else(|| invitation.neediest_stage());
     let corpus = Corpus::from_path(&text_path()).unwrap();
     let workload = Arc::new(Workload::new(invitation.recipe, corpus).unwrap());
     assert!(workload.matches(&invitation.charter.body));
@@ -103,7 +108,7 @@ async fn a_machine_with_a_ticket_takes_part_leaves_and_comes_back() {
 async fn a_machine_joins_a_model_in_stages_and_works_with_peers_that_it_did_not_know() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut recipe = Recipe::tiny().in_stages(3, Space::Full, Precision::Int8);
-    recipe.rounds = 60;
+    recipe.rounds = 120;
     let workload = Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap());
     let config = ClusterConfig {
         data: Some(text_path()),
@@ -119,6 +124,10 @@ async fn a_machine_joins_a_model_in_stages_and_works_with_peers_that_it_did_not_
     let has_earned =
         |status: &PeerStatus| status.accounts.iter().any(|account| account.peer == id && account.receipts >= 3);
     wait(&guest, "receipts", has_earned).await;
+    // What it stored is of its stage: it stays there, whoever is needed where when it comes back.
+    guest.shutdown().await;
+    let guest = join_in(second.path(), founder.ticket(), Some(0)).await;
+    assert_eq!(guest.members()[0].status().borrow().stage, 2);
     let (summary, own) = tokio::join!(finish(&founder), finish(&guest));
     assert_eq!(own.state_root, summary.state_root);
     assert_eq!(summary.tokens, workload.recipe.total_tokens(), "no unit was lost");
