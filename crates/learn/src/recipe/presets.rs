@@ -110,7 +110,7 @@ fn shape(width: usize, layers: usize, ff: usize) -> Config {
 }
 
 /// Peak learning rates of Muon for the matrices and for the token table, and of AdamW for the rest.
-fn inner(matrices: f32, table: f32, adamw: f32) -> Inner {
+pub(super) fn inner(matrices: f32, table: f32, adamw: f32) -> Inner {
     Inner {
         clip_norm: 1.0,
         adamw: Adamw { lr: adamw, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 },

@@ -41,6 +41,25 @@ fn each_bad_setting_is_named() {
 }
 
 #[test]
+fn several_settings_change_together_and_the_difference_is_named() {
+    let recipe = Recipe::tiny();
+    // Either alone would be unsound.
+    let changes = "rounds = 4\n[compression]\nkeep = 4096\nbeta = 0.5\n[inner.adamw]\nlr = 0.5".parse().unwrap();
+    assert!(recipe.with_setting("rounds", "4").is_err());
+    let changed = recipe.with_settings(&changes).unwrap();
+    assert_eq!(changed.batch, recipe.batch);
+    let differences = recipe.differences(&changed);
+    let paths: Vec<&str> = differences.iter().map(|(path, ..)| path.as_str()).collect();
+    assert_eq!(paths, ["compression.beta", "compression.keep", "inner.adamw.lr", "rounds"]);
+    assert_eq!(differences[3].1.as_deref().zip(differences[3].2.as_deref()), Some(("8", "4")));
+    assert_eq!(recipe.differences(&recipe), []);
+    for (bad, part) in [("speed = 1", "speed"), ("model = 3", "Config"), ("[inner.adamw]\nlr = 'high'", "high")] {
+        let said = recipe.with_settings(&bad.parse().unwrap()).unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
 fn a_density_too_small_for_the_rounds_is_refused() {
     let mut recipe = Recipe::default_run();
     recipe.compression.keep = 64;
