@@ -11,9 +11,12 @@ use model::{END_ID, Tokenizer, TokenizerError};
 mod batches;
 pub(crate) mod files;
 mod manifest;
+mod texts;
 
 pub use batches::{Batch, Batches, evaluation_windows};
-pub use manifest::{Manifest, ManifestError, ManifestFile, Role};
+pub use files::TEXT_BYTES_MAX;
+pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestFile, Role};
+pub use texts::Texts;
 
 /// Fewest tokens that the training part and the held-out part of a corpus must have.
 pub const TOKENS_MIN: usize = 1024;
@@ -95,6 +98,9 @@ impl CorpusError {
             Self::NoFiles { .. } => "give a .txt file or a folder with .txt files",
             Self::Empty { .. } | Self::TooSmall { .. } => "give a larger text, about 100 kB or more",
             Self::TooLarge { .. } => "give a part of it",
+            Self::Manifest(ManifestError::WrongFile { .. }) => {
+                "bring the file back as it was, or correct the `manifest.toml` beside it"
+            }
             Self::Manifest(_) => "remove `manifest.toml` from the folder, or correct it",
             Self::Tokenizer(_) => "give a larger text, or one in a natural language",
         }
@@ -110,8 +116,16 @@ impl Corpus {
         let manifest = Manifest::from_bytes(BUNDLED_MANIFEST.as_bytes())?;
         let texts: Vec<(&str, &str)> = BUNDLED.to_vec();
         manifest.check_files(&texts)?;
-        let tokenizer = Tokenizer::from_bytes(BUNDLED_TOKENIZER)?;
+        let tokenizer = Arc::new(Tokenizer::from_bytes(BUNDLED_TOKENIZER)?);
         Self::new(manifest, &texts, tokenizer)
+    }
+
+    /// The manifest of [`Corpus::bundled`].
+    ///
+    /// # Errors
+    /// It is no manifest, which a test rules out.
+    pub fn bundled_manifest() -> Result<Manifest, CorpusError> {
+        Ok(Manifest::from_bytes(BUNDLED_MANIFEST.as_bytes())?)
     }
 
     /// The first `bytes` bytes of each bundled text, or a few less: text for checks that must be quick on slow machines. Its
@@ -119,11 +133,11 @@ impl Corpus {
     pub(crate) fn excerpt(bytes: usize) -> Result<Self, CorpusError> {
         let manifest = Manifest::from_bytes(BUNDLED_MANIFEST.as_bytes())?;
         let texts = BUNDLED.map(|(name, text)| (name, &text[..text.floor_char_boundary(bytes)]));
-        Self::new(manifest, &texts, Tokenizer::from_bytes(BUNDLED_TOKENIZER)?)
+        Self::new(manifest, &texts, Arc::new(Tokenizer::from_bytes(BUNDLED_TOKENIZER)?))
     }
 
     /// Cuts texts, which are in the order of the manifest's files, into tokens.
-    fn new(manifest: Manifest, texts: &[(&str, &str)], tokenizer: Tokenizer) -> Result<Self, CorpusError> {
+    fn new(manifest: Manifest, texts: &[(&str, &str)], tokenizer: Arc<Tokenizer>) -> Result<Self, CorpusError> {
         manifest.check_tokenizer(&tokenizer)?;
         let (mut train, mut heldout) = (Vec::new(), Vec::new());
         for (file, (_, text)) in manifest.files.iter().zip(texts) {
@@ -139,7 +153,7 @@ impl Corpus {
                 return Err(CorpusError::TooSmall { part, tokens, needed: TOKENS_MIN });
             }
         }
-        Ok(Self { train, heldout, manifest, tokenizer: Arc::new(tokenizer) })
+        Ok(Self { train, heldout, manifest, tokenizer })
     }
 
     /// Checks that a recipe can be trained on this corpus.
@@ -163,7 +177,7 @@ impl Corpus {
 
     /// BLAKE3 of the manifest's bytes, which names the corpus.
     pub fn manifest_hash(&self) -> [u8; 32] {
-        *blake3::hash(&self.manifest.to_bytes()).as_bytes()
+        self.manifest.hash()
     }
 
     /// Text to tokens and back.

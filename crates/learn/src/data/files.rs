@@ -2,21 +2,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::{Tokenizer, TokenizerError};
 
 use super::manifest::hex;
-use super::{Corpus, CorpusError, Manifest, ManifestFile, Role};
+use super::{Corpus, CorpusError, Manifest, ManifestFile, Role, Texts};
 use crate::recipe::VOCAB;
 
 /// Most bytes of text that are read.
-pub(crate) const TEXT_BYTES_MAX: u64 = 1 << 30;
+pub const TEXT_BYTES_MAX: u64 = 1 << 30;
 
 /// The held-out part is one part in so many of the text, from its end.
 pub(crate) const HELDOUT_DIVISOR: usize = 20;
 
 impl Corpus {
-    /// Reads a UTF-8 text file, or all `.txt` files of a folder in the order of their names.
+    /// Reads a UTF-8 text file, or all `.txt` files of a folder in the order of their names. A folder in which [`Texts`] were kept is read
+    /// as it is.
     ///
     /// The last twentieth of the text is held out. When a folder has a `manifest.toml`, the roles in it decide instead. The
     /// tokenizer is trained on the training part; a short text gives a smaller vocabulary than the recipe's.
@@ -24,25 +26,44 @@ impl Corpus {
     /// # Errors
     /// The files cannot be read, are not UTF-8, or hold too little text.
     pub fn from_path(path: &Path) -> Result<Self, CorpusError> {
-        let documents = read_documents(path)?;
-        if documents.iter().all(|(_, text)| text.trim().is_empty()) {
-            return Err(CorpusError::Empty { path: path.to_owned() });
+        Texts::read(path)?.into_corpus()
+    }
+}
+
+impl Texts {
+    /// Reads texts, divides them and trains their tokenizer, as [`Corpus::from_path`] says.
+    ///
+    /// # Errors
+    /// The files cannot be read, are not UTF-8, or are empty.
+    pub fn read(path: &Path) -> Result<Self, CorpusError> {
+        if Self::are_kept_in(path) {
+            return Self::open(path);
         }
-        let roles = given_roles(path)?;
-        let parts = match &roles {
-            Some(manifest) => by_manifest(manifest, &documents)?,
-            None => hold_out_the_end(&documents),
-        };
-        let training = || parts.iter().filter(|part| part.2 == Role::Train).map(|part| part.1);
-        let tokenizer = train_tokenizer(training().collect())?;
+        let (parts, licence) = divided(path)?;
+        let training = parts.iter().filter(|part| part.2 == Role::Train).map(|part| part.1.as_str());
+        let tokenizer = train_tokenizer(training.collect())?;
         let manifest = Manifest {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            licence: roles.map_or_else(|| "not stated".to_owned(), |manifest| manifest.licence),
+            licence: licence.unwrap_or_else(|| "not stated".to_owned()),
             tokenizer_blake3: hex(tokenizer.hash().into()),
             files: parts.iter().map(|(name, text, role)| ManifestFile::new(name, text, *role)).collect(),
         };
-        let texts: Vec<(&str, &str)> = parts.iter().map(|&(name, text, _)| (name, text)).collect();
-        Self::new(manifest, &texts, tokenizer)
+        Ok(Self::of(manifest, parts.into_iter().map(|(_, text, _)| text).collect(), Arc::new(tokenizer)))
+    }
+
+    /// Reads the texts again of which a corpus was made.
+    ///
+    /// # Errors
+    /// The files cannot be read, or have changed since.
+    pub fn read_again(path: &Path, corpus: &Corpus) -> Result<Self, CorpusError> {
+        if Self::are_kept_in(path) {
+            return Self::open(path);
+        }
+        let parts = divided(path)?.0;
+        let named: Vec<(&str, &str)> = parts.iter().map(|(name, text, _)| (name.as_str(), text.as_str())).collect();
+        corpus.manifest().check_files(&named)?;
+        let texts = parts.into_iter().map(|(_, text, _)| text).collect();
+        Ok(Self::of(corpus.manifest().clone(), texts, corpus.tokenizer().clone()))
     }
 }
 
@@ -51,19 +72,27 @@ impl Corpus {
 /// # Errors
 /// The files cannot be read, are not UTF-8, or are empty.
 pub(crate) fn read_parts(path: &Path) -> Result<[Vec<String>; 2], CorpusError> {
+    let mut sorted = [Vec::new(), Vec::new()];
+    for (_, text, role) in divided(path)?.0 {
+        sorted[usize::from(role == Role::Heldout)].push(text);
+    }
+    Ok(sorted)
+}
+
+/// The name of a file, a text of it, and what that is for.
+type Part = (String, String, Role);
+
+/// The texts of a file or folder with their roles, and the licence that a manifest beside them states.
+fn divided(path: &Path) -> Result<(Vec<Part>, Option<String>), CorpusError> {
     let documents = read_documents(path)?;
     if documents.iter().all(|(_, text)| text.trim().is_empty()) {
         return Err(CorpusError::Empty { path: path.to_owned() });
     }
-    let parts = match &given_roles(path)? {
-        Some(manifest) => by_manifest(manifest, &documents)?,
-        None => hold_out_the_end(&documents),
-    };
-    let of = |role| parts.iter().filter(|part| part.2 == role).map(|part| part.1.to_owned()).collect();
-    Ok([of(Role::Train), of(Role::Heldout)])
+    Ok(match given_roles(path)? {
+        Some(manifest) => (by_manifest(&manifest, documents)?, Some(manifest.licence)),
+        None => (hold_out_the_end(documents), None),
+    })
 }
-
-type Part<'a> = (&'a str, &'a str, Role);
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> CorpusError {
     let path = path.to_owned();
@@ -120,22 +149,21 @@ fn given_roles(path: &Path) -> Result<Option<Manifest>, CorpusError> {
     Ok(Some(Manifest::from_bytes(&bytes)?))
 }
 
-fn by_manifest<'a>(manifest: &Manifest, documents: &'a [(String, String)]) -> Result<Vec<Part<'a>>, CorpusError> {
+fn by_manifest(manifest: &Manifest, documents: Vec<(String, String)>) -> Result<Vec<Part>, CorpusError> {
     let texts: Vec<(&str, &str)> = documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     manifest.check_files(&texts)?;
-    Ok(texts.into_iter().zip(&manifest.files).map(|((name, text), file)| (name, text, file.role)).collect())
+    Ok(documents.into_iter().zip(&manifest.files).map(|((name, text), file)| (name, text, file.role)).collect())
 }
 
 /// Takes whole documents from the end while they fit the held-out part, and cuts the one that does not.
-fn hold_out_the_end(documents: &[(String, String)]) -> Vec<Part<'_>> {
+fn hold_out_the_end(documents: Vec<(String, String)>) -> Vec<Part> {
     let total: usize = documents.iter().map(|(_, text)| text.len()).sum();
     let mut left = total / HELDOUT_DIVISOR;
     let mut parts = Vec::with_capacity(documents.len() + 1);
-    for (name, text) in documents.iter().rev() {
-        let cut = text.ceil_char_boundary(text.len().saturating_sub(left));
-        let (train, heldout) = text.split_at(cut);
+    for (name, mut train) in documents.into_iter().rev() {
+        let heldout = train.split_off(train.ceil_char_boundary(train.len().saturating_sub(left)));
         left -= heldout.len();
-        parts.extend([(heldout, Role::Heldout), (train, Role::Train)].map(|(text, role)| (name.as_str(), text, role)));
+        parts.extend([(name.clone(), heldout, Role::Heldout), (name, train, Role::Train)]);
     }
     parts.retain(|(_, text, _)| !text.is_empty());
     parts.reverse();

@@ -3,8 +3,13 @@
 use model::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use super::files::TEXT_BYTES_MAX;
+
 /// Most bytes of a manifest.
-const MANIFEST_BYTES_MAX: usize = 1 << 20;
+pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of a corpus' name and of its licence.
+const WORDS_BYTES_MAX: usize = 1024;
 
 /// What a corpus is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +65,9 @@ pub enum ManifestError {
     /// The tokenizer is not the one that it names.
     #[error("manifest: the tokenizer is not the one that the manifest names")]
     WrongTokenizer,
+    /// It names what nobody would pass on.
+    #[error("manifest: {0}")]
+    OutOfRange(&'static str),
 }
 
 impl ManifestFile {
@@ -85,6 +93,35 @@ impl Manifest {
     /// Writes the manifest; reading it again gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         toml::to_string(self).expect("every field is a TOML value").into_bytes()
+    }
+
+    /// BLAKE3 of its bytes, which names the corpus.
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.to_bytes()).as_bytes()
+    }
+
+    /// Bytes of all its files.
+    pub fn text_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// Checks that what it says can be relied on before any of its files is here: one that comes from somebody else.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check_stated(&self) -> Result<(), ManifestError> {
+        let is_hash =
+            |text: &str| text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_plain = |text: &str| text.len() <= WORDS_BYTES_MAX && !text.chars().any(char::is_control);
+        let rules = [
+            (!self.files.is_empty(), "it names no files"),
+            (self.text_bytes() <= TEXT_BYTES_MAX, "its files have more than 1 GiB"),
+            (self.files.iter().all(|file| is_hash(&file.blake3)), "the hash of a file is none"),
+            (is_hash(&self.tokenizer_blake3), "the hash of the tokenizer is none"),
+            (is_plain(&self.name) && is_plain(&self.licence), "name and licence are a line of at most 1024 bytes each"),
+            (self.files.iter().all(|file| is_plain(&file.name)), "the name of a file is a line of at most 1024 bytes"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(ManifestError::OutOfRange(rule)))
     }
 
     /// Checks the name and the bytes of each file, in the manifest's order.

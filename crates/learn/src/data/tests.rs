@@ -96,6 +96,62 @@ fn a_manifest_in_the_folder_decides_what_is_held_out() {
 }
 
 #[test]
+fn kept_texts_give_the_same_corpus_and_every_damage_is_noticed() {
+    let (own, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (name, text) in [("a.txt", words(4000)), ("b.txt", words(3000))] {
+        fs::write(own.path().join(name), text).unwrap();
+    }
+    let texts = Texts::read(own.path()).unwrap().described(Some("letters"), Some("CC0")).unwrap();
+    let corpus = texts.clone().into_corpus().unwrap();
+    assert_eq!((corpus.manifest().name.as_str(), corpus.manifest().licence.as_str()), ("letters", "CC0"));
+    let files: Vec<(String, Vec<u8>)> = texts.files().collect();
+    assert_eq!(files.len(), 5, "three texts, the tokenizer and the manifest");
+    for (name, bytes) in &files {
+        fs::write(kept.path().join(name), bytes).unwrap();
+    }
+    let again = Corpus::from_path(kept.path()).unwrap();
+    assert_eq!(again.manifest_hash(), corpus.manifest_hash());
+    assert_eq!((&again.train, &again.heldout), (&corpus.train, &corpus.heldout));
+    for (name, bytes) in &files {
+        let mut wrong = bytes.clone();
+        wrong[0] ^= 1;
+        fs::write(kept.path().join(name), &wrong).unwrap();
+        assert!(Corpus::from_path(kept.path()).is_err(), "{name} changed");
+        fs::remove_file(kept.path().join(name)).unwrap();
+        assert!(Corpus::from_path(kept.path()).is_err(), "{name} is gone");
+        fs::write(kept.path().join(name), bytes).unwrap();
+    }
+    let same = Texts::read_again(own.path(), &corpus).unwrap();
+    assert!(same.files().eq(files), "what is read again is what it was made of");
+    fs::write(own.path().join("a.txt"), words(4001)).unwrap();
+    let error = Texts::read_again(own.path(), &corpus).unwrap_err();
+    assert!(error.to_string().contains("`a.txt` is not the file"), "{error}");
+}
+
+#[test]
+fn a_manifest_of_somebody_else_is_checked_before_its_files_are_fetched() {
+    let good = Corpus::bundled_manifest().unwrap();
+    assert_eq!(good.check_stated(), Ok(()));
+    assert_eq!(good.hash(), Corpus::bundled().unwrap().manifest_hash());
+    type Edit = fn(&mut Manifest);
+    let edits: [(&str, Edit); 7] = [
+        ("no files", |m| m.files.clear()),
+        ("1 GiB", |m| m.files[0].bytes = u64::MAX),
+        ("hash of a file", |m| m.files[1].blake3 = "../../../etc/passwd".to_owned()),
+        ("hash of a file", |m| m.files[1].blake3 = "AB".repeat(32)),
+        ("hash of the tokenizer", |m| m.tokenizer_blake3.clear()),
+        ("name and licence", |m| m.licence = "\u{1b}[2J".to_owned()),
+        ("name of a file", |m| m.files[0].name = "x".repeat(2000)),
+    ];
+    for (part, edit) in edits {
+        let mut bad = good.clone();
+        edit(&mut bad);
+        let said = bad.check_stated().unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
 fn bad_text_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
