@@ -38,6 +38,7 @@ fn ledger(validator: &Identity, members: u32) -> Ledger {
         round_us_max: 1_000_000,
         shares_per_round: 1_000_000,
         release: Release::OpenNow,
+        parent: None,
     };
     Ledger::new(&validator.sign(charter).verify().expect("signed just now"))
 }

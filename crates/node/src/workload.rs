@@ -92,6 +92,7 @@ impl Workload {
             round_us_max: *round_us.end(),
             shares_per_round,
             release: Release::OpenNow,
+            parent: None,
         }
     }
 

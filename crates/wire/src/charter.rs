@@ -3,6 +3,9 @@
 //! Everything that all peers must agree on before the first round is in it, by value or by hash. The id covers the terms,
 //! not the signature under them: another key can sign the same terms, and it is still the same run.
 
+use std::fmt;
+use std::str::FromStr;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +108,38 @@ impl Release {
     }
 }
 
+/// As people write it: `open-now`, `open-after=ROUNDS` or `split`.
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenNow => f.write_str("open-now"),
+            Self::OpenAfter { rounds } => write!(f, "open-after={rounds}"),
+            Self::Split => f.write_str("split"),
+        }
+    }
+}
+
+/// A text is no policy of release.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no policy of release")]
+pub struct ReleaseError {
+    /// What was written.
+    pub text: String,
+}
+
+impl FromStr for Release {
+    type Err = ReleaseError;
+
+    fn from_str(text: &str) -> Result<Self, ReleaseError> {
+        match (text, text.strip_prefix("open-after=").map(str::parse)) {
+            ("open-now", _) => Ok(Self::OpenNow),
+            ("split", _) => Ok(Self::Split),
+            (_, Some(Ok(rounds))) => Ok(Self::OpenAfter { rounds }),
+            _ => Err(ReleaseError { text: text.to_owned() }),
+        }
+    }
+}
+
 /// The fixed terms of a run.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Charter {
@@ -141,6 +176,9 @@ pub struct Charter {
     pub shares_per_round: u64,
     /// When the weights may leave their stages.
     pub release: Release,
+    /// The run whose terms this one took over and changed; none when it was written anew. A statement of the founder's, which binds nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RunId>,
 }
 
 impl Charter {

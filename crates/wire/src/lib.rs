@@ -20,7 +20,7 @@ pub mod stage;
 pub mod ticket;
 pub mod transaction;
 
-pub use charter::{Charter, NumericProfile, Release, RunId, STAGES_MAX, StageTerms, run_root};
+pub use charter::{Charter, NumericProfile, Release, ReleaseError, RunId, STAGES_MAX, StageTerms, run_root};
 pub use encoding::{DecodeError, Wire, decode, encode};
 pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};

@@ -94,11 +94,11 @@ fn a_run_has_its_frozen_roots() {
     roots.push(world.ledger.root());
     let roots: Vec<String> = roots.iter().map(Hash::to_string).collect();
     let frozen = [
-        "4b493dc8517ba5d50a644d81f3cdb8a7f7686aed66e1bbf40954692ec95fa3bd",
-        "47c11d4819eebc923c422d560dd1c8dbbfd15d8dc15f45a71d178b4ce4be7525",
-        "f6b9fdc2811050fb445a71b3126246a5543bec8fb70c4a57b26a1ef4d99dcf4d",
-        "e6e5174395883831a79c930d98785793435066d72b421a37c45498faeb4a9544",
-        "3e7c8da35ffd5852ad62f3d83c29d83f573ae783a79c046639c8015cb6e2fac2",
+        "6b9401c0f72f6c9c8bf675a112129e8c1f2456ef18dc814ee8f7b6144d9b3993",
+        "2204d0581bd5a7c49bfa48440d5161c44b11401da3b6c27957fae928790ae6ee",
+        "495155683504dab363306168a4d05e256836df980b17cbe572883416f186a890",
+        "a8f9be4358bf81db1864ebe71f271d211e69a4fe66a1d7d420d6624cf96f5037",
+        "84c04512a9b24446ef57b5769170bc8303e3d54a6ede9f2c2ac48da98b2df4d9",
     ];
     assert_eq!(roots, frozen);
 }

@@ -39,6 +39,7 @@ pub(crate) fn charter(validator: &Identity) -> Charter {
         round_us_max: ROUND_US,
         shares_per_round: 1003,
         release: Release::OpenNow,
+        parent: None,
     }
 }
 

@@ -94,6 +94,7 @@ fn charter(config: &SimConfig, validator: &Identity) -> Verified<Charter> {
         round_us_max: config.round_us_max,
         shares_per_round: SHARES_PER_ROUND,
         release: Release::OpenNow,
+        parent: None,
     };
     validator.sign(charter).verify().expect("signed just now")
 }

@@ -43,6 +43,7 @@ pub(crate) fn charter(peers: usize, rounds: u64) -> Charter {
         round_us_max: ROUND_US,
         shares_per_round: 1_000,
         release: Release::OpenNow,
+        parent: None,
     }
 }
 

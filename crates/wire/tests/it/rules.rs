@@ -56,6 +56,7 @@ fn a_charter_keeps_its_rules() {
         ("unit_tokens must be below 2^64", |charter| charter.unit_tokens = u64::MAX),
     ];
     assert_eq!(samples::charter().validate(), Ok(()));
+    assert_eq!(Charter { parent: None, ..samples::charter() }.validate(), Ok(()));
     for (expected, change) in cases {
         let mut charter = samples::charter();
         change(&mut charter);
@@ -207,4 +208,15 @@ fn a_release_opens_when_its_rounds_are_closed_and_a_split_one_never() {
     assert!(!Release::Split.is_open(u64::MAX));
     assert_eq!(after.validate(3, 1), Ok(()), "the last round counts");
     assert_eq!(Release::Split.validate(1, 2), Ok(()));
+}
+
+#[test]
+fn a_policy_of_release_comes_back_from_its_text() {
+    for policy in [Release::OpenNow, Release::OpenAfter { rounds: 20 }, Release::Split] {
+        assert_eq!(policy.to_string().parse(), Ok(policy));
+    }
+    for bad in ["", "open", "open-after", "open-after=", "open-after=-1", "open-after=many", "Split"] {
+        let said = bad.parse::<Release>().expect_err(bad).to_string();
+        assert_eq!(said, format!("`{bad}` is no policy of release"));
+    }
 }

@@ -45,6 +45,7 @@ pub(crate) fn charter() -> Charter {
         round_us_max: 60_000_000,
         shares_per_round: 1_000_000,
         release: Release::OpenAfter { rounds: 20 },
+        parent: Some(RunId(hash(0x16))),
     }
 }
 

@@ -49,9 +49,9 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
     let profile = prop_oneof![Just(NumericProfile::F32Fma), Just(NumericProfile::F32Muladd)];
     let work = (1u64..1 << 20, 1u32..1 << 16, 1u64..1 << 18, 1u32..=16_384);
     let limits = (1u32.., (1u64..1 << 40, 0u64..1 << 40), 0u64..1 << 40);
-    let release = (0..3u8, any::<u64>());
+    let release = (0..3u8, any::<u64>(), prop::option::of(run()));
     let terms = (texts, hashes, stages, profile, work, limits, release);
-    terms.prop_map(|(texts, hashes, stages, profile, work, limits, (policy, after))| {
+    terms.prop_map(|(texts, hashes, stages, profile, work, limits, (policy, after, parent))| {
         let (name, validators) = texts;
         let (recipe, data, tokenizer) = hashes;
         let (rounds, units_per_round, unit_tokens, start_members) = work;
@@ -78,6 +78,7 @@ pub(crate) fn charter() -> impl Strategy<Value = Charter> {
             round_us_max: round_us_first + longer_us,
             shares_per_round,
             release,
+            parent,
         }
     })
 }
