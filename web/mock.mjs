@@ -164,6 +164,17 @@ async function chat(request, response) {
   response.end("data: [DONE]\n\n");
 }
 
+function runs() {
+  const line = (name, more) => ({ id: hex(name), name, parameters: 1_049_088, state: "complete", round: 176, rounds: 176, heldout_loss: 3.873, gap: 0.0279, data: "Six novels by Jane Austen", licence: "public domain", parent: null, newest: false, ...more });
+  const now = state(false).run;
+  return [
+    line("austen-1", { id: hex("run"), state: "running", round: now.round, rounds: now.rounds, heldout_loss: now.heldout_loss, gap: null, newest: true, parent: hex("austen-1M") }),
+    line("austen-1M", {}),
+    line("letters-3M", { parameters: 3_010_000, state: "new", round: 0, rounds: 1200, heldout_loss: null, gap: null, data: "letters", licence: "CC-BY-4.0" }),
+    line("letters-80k", { parameters: 77_900, state: "paused", round: 31, rounds: 411, heldout_loss: 5.112, gap: null, data: "letters", licence: "CC-BY-4.0", parent: hex("somebody else's") }),
+  ];
+}
+
 const CSP =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml" };
@@ -180,6 +191,7 @@ createServer((request, response) => {
   const json = (value) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
   if (pathname === "/net/state") json(state(true));
   else if (pathname === "/net/events") events(response);
+  else if (pathname === "/runs" && !request.headers.accept?.includes("text/html")) json({ runs: mode === "norun" ? [] : runs() });
   else if (pathname === "/v1/models") json({ object: "list", data: mode === "starting" ? [] : [...(mode === "norun" ? [] : [{ id: "austen-1", object: "model", created: 1, owned_by: "cairn", round: round(), state_root: hex(`state ${round()}`) }]), ...IMPORTED] });
   else if (pathname === "/v1/chat/completions") void chat(request, response);
   else file(pathname, response);

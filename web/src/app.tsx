@@ -7,6 +7,7 @@ import { ConnectionNotice, ConnectionState } from "./connection";
 import { run, state } from "./net/store";
 import { Link, path } from "./router";
 import { RunPage } from "./run/run";
+import { RunsPage } from "./runs/runs";
 import { Logo } from "./stones";
 import { isDark, toggleTheme } from "./theme";
 
@@ -19,6 +20,7 @@ interface Page {
 /** Every page of the navigation, in its order; a new page is one more line. */
 const PAGES: Page[] = [
   { path: "/", name: "Run", view: RunPage },
+  { path: "/runs", name: "Runs", view: RunsPage },
   { path: "/chat", name: "Chat", view: ChatPage },
 ];
 

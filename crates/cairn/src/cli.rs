@@ -1,8 +1,12 @@
 //! What a person can type.
 
+mod run;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use run::{ExportRunArgs, ForkArgs, NewArgs, RunCommand, ShowRunArgs, WatchArgs};
 
 /// An open network in which ordinary machines train, serve and own language models together.
 #[derive(Debug, Parser)]
@@ -23,10 +27,13 @@ Logs: set CAIRN_LOG=debug (or info, node=trace, ...) to see what happens inside.
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a swarm of peers on this machine that trains a model, with its pages
+    /// Start a swarm of peers on this machine that trains a model, with its pages; without arguments, the newest run goes on
     Up(UpArgs),
     /// Take part in a run on another machine, with the ticket that it printed
     Join(JoinArgs),
+    /// Describe, found, list, show, watch, export and fork runs
+    #[command(subcommand)]
+    Run(RunCommand),
     /// Train without a network: the centralised baseline of the same recipe
     Train(TrainArgs),
     /// Teach a pretrained model your own text or conversations, on this machine
@@ -77,9 +84,9 @@ pub(crate) struct RecipeArgs {
     /// Your own UTF-8 text instead of the bundled novels
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// A recipe that ships with the program
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) preset: Preset,
+    /// A recipe that ships with the program [default: default]
+    #[arg(long, value_enum)]
+    pub(crate) preset: Option<Preset>,
     /// A recipe of your own, as TOML (`cairn train --print-recipe` shows one)
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
     pub(crate) recipe: Option<PathBuf>,
@@ -107,9 +114,12 @@ pub(crate) struct UpArgs {
     pub(crate) recipe: RecipeArgs,
     #[command(flatten)]
     pub(crate) page: PageArgs,
-    /// How many peers to start
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) peers: u32,
+    /// The run to go on with, by its name or the beginning of its id; it keeps its recipe, its text and its terms
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "recipe", "profile", "seed", "rounds", "stages", "codec", "release", "fresh"])]
+    pub(crate) run: Option<String>,
+    /// How many peers to start [default: 4, or as many as the run's first round waits for]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) peers: Option<u32>,
     /// Cut the model into this many stages, so that no peer holds all of it; peers take turns, with two or more in each
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
     pub(crate) stages: Option<u16>,
@@ -135,7 +145,7 @@ pub(crate) struct UpArgs {
     /// Let other machines join: listen at this address, e.g. `0.0.0.0:7071`, and print a ticket for `cairn join`
     #[arg(long, value_name = "ADDRESS", conflicts_with = "link")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Start a new run instead of resuming the one in the data directory
+    /// Start a new run instead of going on with the newest one
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Exit when the run is complete instead of serving on
@@ -149,7 +159,7 @@ pub(crate) struct JoinArgs {
     pub(crate) ticket: String,
     #[command(flatten)]
     pub(crate) page: PageArgs,
-    /// The text that the run is trained on, when it is not the bundled one
+    /// The text that the run is trained on, if it is not to be fetched from there; the same to the byte
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) data: Option<PathBuf>,
     /// The key file of who runs this machine, made when there is none: with one key on all of them, several machines are known to be one
@@ -175,7 +185,7 @@ pub(crate) struct ReplayArgs {
     /// Only this unit of the round
     #[arg(long)]
     pub(crate) unit: Option<u32>,
-    /// The text that the run was trained on, when it is not the bundled one
+    /// The text that the run was trained on, when it is not in the data directory
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) data: Option<PathBuf>,
     /// One line of JSON for each receipt
@@ -371,7 +381,7 @@ pub(crate) struct ExportArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunExportArgs {
-    /// The run, by the beginning of its id; the newest one unless told otherwise
+    /// The run, by its name or the beginning of its id; the newest one unless told otherwise
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Option<String>,
     /// The new directory, in the form of Hugging Face

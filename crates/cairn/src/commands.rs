@@ -12,6 +12,7 @@ pub(crate) mod peer;
 pub(crate) mod piece;
 pub(crate) mod plan;
 pub(crate) mod replay;
+pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod train;
 pub(crate) mod up;

@@ -36,6 +36,7 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Up(args) => block_on(commands::up::run(&args, &home)),
         Command::Join(args) => block_on(commands::join::run(&args, &home)),
+        Command::Run(command) => commands::run::run(&command, &home),
         Command::Train(args) => commands::train::run(&args),
         Command::Finetune(args) => commands::finetune::run(&args, &home),
         Command::Chat(args) => commands::chat::run(&args, &home),

@@ -3,12 +3,16 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use node::view::NetState;
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure, Outcome};
 
 /// The file in the data directory that says where the pages are served.
 const SERVING: &str = "serving";
+
+/// Most bytes of a state that are read.
+const STATE_BYTES_MAX: u64 = 64 << 20;
 
 /// Another cairn that has the data directory.
 #[derive(Debug)]
@@ -47,6 +51,15 @@ impl Running {
         let running = Self { url, agent: config.new_agent() };
         running.agent.get(format!("{}/health", running.url)).call().ok()?;
         Some(running)
+    }
+
+    /// The state of the network, as its pages show it.
+    ///
+    /// # Errors
+    /// The other process does not answer.
+    pub(crate) fn state(&self) -> Outcome<NetState> {
+        let mut answer = self.agent.get(format!("{}/net/state", self.url)).call().map_err(|error| lost(&error))?;
+        answer.body_mut().with_config().limit(STATE_BYTES_MAX).read_json().map_err(|error| lost(&error))
     }
 
     /// The user's piece.

@@ -1,9 +1,11 @@
 //! Connects the pages and the API to what they show.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use gateway::{GatewayState, NoPiece, Options, Refused, Server, Verify};
+use gateway::{GatewayState, NoPiece, NoRuns, Options, Refused, Server, Verify};
 use ledger::{Piece, PieceError};
+use node::view::RunLine;
 use serde_json::Value;
 
 use crate::cli::PageArgs;
@@ -23,6 +25,12 @@ pub(crate) async fn bind(args: &PageArgs) -> Outcome<Server> {
 pub(crate) fn piece_json(piece: Option<Piece>) -> Result<Value, NoPiece> {
     let piece = piece.ok_or_else(|| NoPiece { reason: "no receipt of yours is in a block yet".to_owned() })?;
     serde_json::to_value(&piece).map_err(|error| NoPiece { reason: error.to_string() })
+}
+
+/// Lists the runs of a data directory.
+pub(crate) fn runs(home: &Path) -> Arc<dyn Fn() -> Result<Vec<RunLine>, NoRuns> + Send + Sync> {
+    let home = home.to_owned();
+    Arc::new(move || node::runs::list(&home).map_err(|error| NoRuns { reason: error.to_string(), hint: error.hint() }))
 }
 
 /// Checks a posted piece.

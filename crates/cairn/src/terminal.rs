@@ -89,6 +89,41 @@ impl View {
     }
 }
 
+/// How far something is that is fetched before anything else can begin: a bar on a terminal, a line at its begin and its end elsewhere.
+pub(crate) struct FetchBar {
+    bar: ProgressBar,
+    what: &'static str,
+    told: std::cell::Cell<Option<u64>>,
+}
+
+impl FetchBar {
+    /// Shows nothing until there is something to show.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
+        let style = ProgressStyle::with_template("  {bar:36.cyan/dim} {msg}").expect("a valid template");
+        bar.set_style(style.progress_chars("━╸─"));
+        Self { bar, what, told: std::cell::Cell::new(None) }
+    }
+
+    /// So many bytes of all are here.
+    pub(crate) fn show(&self, done: u64, all: u64) {
+        if self.told.replace(Some(all)).is_none() && self.bar.is_hidden() {
+            eprintln!("fetching the {}: {} of {} are here", self.what, bytes(done as f64), bytes(all as f64));
+        }
+        self.bar.set_length(all.max(1));
+        self.bar.set_position(done);
+        self.bar.set_message(format!("{} · {} of {}", self.what, bytes(done as f64), bytes(all as f64)));
+    }
+
+    /// It is over, well or not.
+    pub(crate) fn end(&self, is_here: bool) {
+        if let Some(all) = self.told.get().filter(|_| is_here && self.bar.is_hidden()) {
+            eprintln!("the {} is here: {}", self.what, bytes(all as f64));
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Live {
     fn new() -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));

@@ -13,7 +13,7 @@ use crate::exit::{Code, Failure, Outcome};
 /// # Errors
 /// The file cannot be read, or is no sound recipe.
 pub(crate) fn recipe(args: &RecipeArgs) -> Outcome<Recipe> {
-    let mut recipe = match (&args.recipe, args.preset) {
+    let mut recipe = match (&args.recipe, args.preset.unwrap_or_default()) {
         (Some(path), _) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 Failure::new(Code::BadInput, format!("cannot read the recipe `{}`: {error}", path.display()))
@@ -45,8 +45,9 @@ pub(crate) fn load(recipe: Recipe, args: &RecipeArgs) -> Outcome<Workload> {
 }
 
 /// The recorded centralised run of this recipe on the bundled corpus, when there is one.
-pub(crate) fn baseline(workload: &Workload, args: &RecipeArgs) -> Option<Baseline> {
-    if args.data.is_some() {
+pub(crate) fn baseline(workload: &Workload) -> Option<Baseline> {
+    let bundled = Corpus::bundled_manifest().ok()?;
+    if workload.corpus.manifest_hash() != bundled.hash() {
         return None;
     }
     let recorded = learn::baseline::bundled(workload.recipe.hash())?;
@@ -56,4 +57,10 @@ pub(crate) fn baseline(workload: &Workload, args: &RecipeArgs) -> Option<Baselin
         heldout_loss: point.heldout_loss,
     });
     Some(Baseline { label: recorded.label, points: points.collect() })
+}
+
+/// Whether the options name what is trained.
+pub(crate) fn is_chosen(args: &RecipeArgs) -> bool {
+    let RecipeArgs { data, preset, recipe, profile, seed, rounds } = args;
+    data.is_some() || preset.is_some() || recipe.is_some() || profile.is_some() || seed.is_some() || rounds.is_some()
 }

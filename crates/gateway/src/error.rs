@@ -195,6 +195,11 @@ impl ApiError {
             .hint("a piece exists once this peer was paid for a unit of work")
     }
 
+    /// The data directory cannot be read.
+    pub(crate) fn unreadable_runs(reason: &str, hint: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Server, "unreadable_runs", reason).hint(hint)
+    }
+
     /// A posted piece that is none.
     pub(crate) fn malformed_piece(reason: &str) -> Self {
         let message = format!("this is not a piece: {reason}");

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, Method, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -15,6 +16,7 @@ use node::view::{NetEvent, NetState};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+use crate::assets;
 use crate::error::ApiError;
 use crate::server::App;
 use crate::state::Refused;
@@ -101,6 +103,20 @@ fn named(name: &'static str, data: &impl serde::Serialize) -> Option<Event> {
 /// A semaphore for the listeners.
 pub(crate) fn listeners() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(LISTENERS_MAX))
+}
+
+/// `GET /runs`: the runs of the data directory, the newest first; of the one that this process trains, as of now. A browser that opens the
+/// address gets the page that shows them.
+pub(crate) async fn runs(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") {
+        return Ok(assets::serve(&Method::GET, "/runs", &headers));
+    }
+    let net = Arc::clone(&app.state.net);
+    let listed = tokio::task::spawn_blocking(move || (app.state.runs)()).await.map_err(|_| ApiError::internal())?;
+    let mut lines = listed.map_err(|error| ApiError::unreadable_runs(&error.reason, &error.hint))?;
+    node::runs::note_running(&mut lines, &net());
+    Ok(Json(json!({"runs": lines})).into_response())
 }
 
 /// `GET /piece`.

@@ -176,6 +176,7 @@ fn router(app: App) -> Router {
         .route("/health", get(net::health))
         .route("/net/state", get(net::state))
         .route("/net/events", get(net::events))
+        .route("/runs", get(net::runs))
         .route("/piece", get(net::piece))
         .route("/verify", post(net::verify).layer(DefaultBodyLimit::max(net::PIECE_BYTES_MAX)))
         .route("/v1/models", get(openai::models))

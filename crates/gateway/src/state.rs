@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use node::view::{NetEvent, NetState};
+use node::view::{NetEvent, NetState, RunLine};
 use node::{Checkpoint, Models};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
@@ -24,6 +24,8 @@ pub struct GatewayState {
     pub models: Models,
     /// Memory that those may take together, in bytes.
     pub models_memory_bytes: u64,
+    /// The runs of the data directory; may read the disk.
+    pub runs: Arc<dyn Fn() -> Result<Vec<RunLine>, NoRuns> + Send + Sync>,
     /// This user's piece as JSON; may read the disk.
     pub piece: Arc<dyn Fn() -> Result<Value, NoPiece> + Send + Sync>,
     /// Checks the bytes of a piece and returns what it proves; may take a while.
@@ -42,6 +44,16 @@ impl fmt::Debug for GatewayState {
 pub struct NoPiece {
     /// Why, as a lower-case fragment.
     pub reason: String,
+}
+
+/// The runs cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoRuns {
+    /// Why, as a lower-case fragment.
+    pub reason: String,
+    /// What a person can do.
+    pub hint: String,
 }
 
 /// Why a posted piece proves nothing.

@@ -319,7 +319,7 @@ impl Blobs {
     }
 }
 
-async fn open_index(path: &Path) -> Result<FsStore, String> {
+pub(crate) async fn open_index(path: &Path) -> Result<FsStore, String> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
         _ => {}
@@ -338,7 +338,8 @@ async fn fetch_from(dialer: &Dialer, provider: PeerId, hash: Hash, bytes_max: u6
         .await
         .map_err(|_| ProviderError::Stalled)?
         .map_err(|error| ProviderError::Unreachable { detail: error.to_string() })?;
-    let requested = tokio::time::timeout(stall, request(connection.clone(), hash)).await;
+    let whole = GetRequest::blob(iroh_blobs::Hash::from_bytes(hash.0));
+    let requested = tokio::time::timeout(stall, request(connection.clone(), whole)).await;
     let (content, size) = match requested.map_err(|_| ProviderError::Stalled)? {
         Ok(requested) => requested,
         Err(_) if is_refused(&connection) => return Err(ProviderError::Refused),
@@ -360,10 +361,12 @@ async fn fetch_from(dialer: &Dialer, provider: PeerId, hash: Hash, bytes_max: u6
     Ok(bytes)
 }
 
-/// Sends a request, and reads the size that the provider states.
-async fn request(connection: Connection, hash: Hash) -> Result<(fsm::AtBlobContent, u64), ProviderError> {
+/// Sends a request for one blob, and reads the size that the provider states.
+pub(crate) async fn request(
+    connection: Connection,
+    request: GetRequest,
+) -> Result<(fsm::AtBlobContent, u64), ProviderError> {
     let broken = |detail: String| ProviderError::Broken { detail };
-    let request = GetRequest::blob(iroh_blobs::Hash::from_bytes(hash.0));
     let connected = fsm::start(connection, request, Default::default()).next().await;
     let next = connected.map_err(|error| broken(error.to_string()))?.next().await;
     let ConnectedNext::StartRoot(start) = next.map_err(|error| broken(error.to_string()))? else {
@@ -378,7 +381,7 @@ fn is_refused(connection: &Connection) -> bool {
     matches!(connection.close_reason(), Some(ConnectionError::ApplicationClosed(close)) if close.error_code == refusal)
 }
 
-fn provider_error(error: DecodeError) -> ProviderError {
+pub(crate) fn provider_error(error: DecodeError) -> ProviderError {
     match error {
         DecodeError::ChunkNotFound { .. } | DecodeError::ParentNotFound { .. } | DecodeError::LeafNotFound { .. } => {
             ProviderError::Missing

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use learn::Recipe;
-use learn::data::Corpus;
+use learn::data::{Corpus, Texts};
 use ledger::Piece;
 use serde::{Deserialize, Serialize};
 use swarm::CheckedBlocks;
@@ -262,6 +262,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         cores: Cores::new(config.cores),
         transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
         peers: config.peers,
+        texts: config.data.filter(|path| Texts::are_kept_in(path)),
         checked: CheckedBlocks::default(),
     })
 }

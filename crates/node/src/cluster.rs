@@ -1,8 +1,9 @@
 //! The peers of one machine: founds a run or resumes one, starts its peers, and watches them.
 //!
-//! Peer 1 has the user's key, founds the run and orders its blocks. When the newest run of the data directory has the same
-//! recipe, corpus and number of peers, it goes on where it stopped, or is served on when it is complete; otherwise, or when
-//! that is asked for, a new one is founded beside it.
+//! Peer 1 has the user's key, founds the run and orders its blocks. A run that is named goes on where it stopped, begins, or is served on when
+//! it is complete. Without a name that is the newest run of the data directory, if it has the same recipe, corpus and number of peers;
+//! otherwise, or when that is asked for, a new one is founded beside it. The text of a run is kept, so that it goes on without the files that it
+//! was read from, and others can have it ([`crate::texts`]).
 //!
 //! With a link, every peer sits behind one of its own: the cluster runs a [`ShapedNetwork`], tells peers the fronts of the
 //! others instead of their addresses, and keeps them from finding other paths. That holds for peers in processes of their
@@ -18,7 +19,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use learn::data::Role;
+use learn::data::{Role, Texts};
 use learn::pipeline::StageShape;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
@@ -34,6 +35,7 @@ use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
 use crate::peer::NodeError;
 use crate::store::StoreError;
+use crate::texts::{self, TextError};
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
@@ -74,6 +76,8 @@ pub struct ClusterConfig {
     /// When the weights of a new run may leave their stages, and which run is resumed: one with the same. None takes any that there is, and
     /// founds an open one. Every local peer is an operator of its own.
     pub release: Option<Release>,
+    /// The run of the data directory to go on with; its recipe and corpus are the workload's. None chooses by these.
+    pub run: Option<RunId>,
     /// Whether to found a new run even if there is one to resume.
     pub fresh: bool,
     /// Where peer 1 listens, when machines elsewhere are to reach it; none for loopback.
@@ -97,6 +101,7 @@ impl ClusterConfig {
             link: None,
             memory: None,
             release: None,
+            run: None,
             fresh: false,
             listen: None,
             joins: None,
@@ -143,7 +148,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Failure`] when the directory, a peer's files, or the network cannot be used.
-    pub async fn start(config: ClusterConfig) -> Result<Self, Failure> {
+    pub async fn start(mut config: ClusterConfig) -> Result<Self, Failure> {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
         check_release(&config)?;
@@ -156,6 +161,7 @@ impl Cluster {
             None => choose_run(&home, &config, &identities[0]),
         };
         let (run, resumed) = chosen.map_err(failure)?;
+        config.data = kept_text(&config, &run)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
         let members = start_members(&home, &run, &config, &identities).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
@@ -197,9 +203,9 @@ impl Cluster {
         self.home.path()
     }
 
-    /// What the recipe is called.
+    /// What people call the run.
     pub fn name(&self) -> &str {
-        &self.run.recipe().name
+        &self.run.charter().body.name
     }
 
     /// Trained parameters of the whole model.
@@ -337,9 +343,13 @@ fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
 
 /// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
 fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
-    let release = config.release.unwrap_or_default();
+    fitting_release(&config.workload, config.release.unwrap_or_default())
+}
+
+/// As [`check_release`].
+pub(crate) fn fitting_release(workload: &Workload, release: Release) -> Result<(), Failure> {
     let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
-    let (rounds, stages) = (config.workload.recipe.rounds, usize::from(config.workload.stages_len()));
+    let (rounds, stages) = (workload.recipe.rounds, usize::from(workload.stages_len()));
     release.validate(rounds, stages).map_err(|rule| {
         let hint = match release {
             Release::OpenAfter { .. } => {
@@ -351,14 +361,41 @@ fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
         };
         bad_input(rule.to_owned(), hint)
     })?;
-    if release.is_split() && config.workload.shape(0).is_some_and(StageShape::needs_neighbours) {
+    if release.is_split() && workload.shape(0).is_some_and(StageShape::needs_neighbours) {
         return Err(Failure::from(&NodeError::LearnedBases));
     }
     Ok(())
 }
 
+/// Keeps the text that the run is trained on, unless it is the bundled one or kept already; gives where it is.
+fn kept_text(config: &ClusterConfig, run: &RunHome) -> Result<Option<PathBuf>, Failure> {
+    let failure = |error: TextError| Failure {
+        kind: match &error {
+            TextError::Store(error) => error.kind(),
+            _ => FailureKind::BadInput,
+        },
+        message: error.to_string(),
+        hint: error.hint(),
+    };
+    let kept = texts::path_of(&config.home, run.charter().body.data);
+    match &config.data {
+        _ if Texts::are_kept_in(&kept) => Ok(Some(kept)),
+        Some(path) => {
+            let read = Texts::read_again(path, &config.workload.corpus).map_err(|error| failure(error.into()))?;
+            texts::keep(&config.home, &read).map(Some).map_err(failure)
+        }
+        None => Ok(None),
+    }
+}
+
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
+    if let Some(id) = config.run {
+        let missing = || StoreError::corrupt(&home.path().join("runs"), format!("it has no run `{}`", id.0));
+        let run = home.go_on_with(id)?.ok_or_else(missing)?;
+        let resumed = run.was_started();
+        return Ok((run, resumed));
+    }
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
     let mut charter = config.workload.charter(founder.id(), members, round_us(config), SHARES_PER_ROUND);
     charter.release = config.release.unwrap_or_default();

@@ -5,16 +5,20 @@
 //! identity.key          the user's key: peer 1
 //! peers/peer-2.key …    the keys of other peers on this machine
 //! newest                the id of the run that was started last
-//! runs/<run id>/        charter.json, recipe.json, tokenizer.json, observed.json, summary.json
+//! runs/<run id>/        charter.json, recipe.json, tokenizer.json, data.toml, observed.json, summary.json
 //! runs/<run id>/peer-1/ … what each peer keeps
+//! texts/                what runs are trained on, besides the bundled novels: see `texts`
 //! models/               what others trained: see `models`
 //! ```
+//!
+//! Looking at runs takes no lock: what is read is written once, or in one step.
 //!
 //! Identities lie outside of the runs, so that removing a run loses no key.
 
 use std::path::{Path, PathBuf};
 
 use learn::Recipe;
+use learn::data::Manifest;
 use model::Tokenizer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +31,7 @@ use crate::workload::Workload;
 const CHARTER: &str = "charter.json";
 const RECIPE: &str = "recipe.json";
 const TOKENIZER: &str = "tokenizer.json";
+const DATA: &str = "data.toml";
 const SUMMARY: &str = "summary.json";
 const OBSERVED: &str = "observed.json";
 const NEWEST: &str = "newest";
@@ -70,24 +75,12 @@ impl Home {
         load_or_create(&self.key_path(number))
     }
 
-    /// The run that was started last.
+    /// The newest run: the one that was founded, joined or started last.
     ///
     /// # Errors
     /// [`StoreError`] when its files are damaged or cannot be read.
     pub fn newest_run(&self) -> Result<Option<RunHome>, StoreError> {
-        let path = self.path.join(NEWEST);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io(&path, error)),
-        };
-        let run = text.trim().parse().map(RunId);
-        let run = run.map_err(|_| StoreError::corrupt(&path, "it does not hold a run's id"))?;
-        let directory = self.run_path(run);
-        if !directory.join(CHARTER).exists() {
-            return Ok(None);
-        }
-        RunHome::open(directory, run).map(Some)
+        newest_run(&self.path)
     }
 
     /// The run whose id begins with `beginning`, of 4 digits or more; none when there is no such run, or there are several.
@@ -95,22 +88,17 @@ impl Home {
     /// # Errors
     /// [`StoreError`] when its files are damaged or cannot be read.
     pub fn run(&self, beginning: &str) -> Result<Option<RunHome>, StoreError> {
-        let runs = self.path.join("runs");
-        let entries = match std::fs::read_dir(&runs) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io(&runs, error)),
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|error| StoreError::io(&runs, error))?.file_name();
-            let name = name.to_str().filter(|name| beginning.len() >= 4 && name.starts_with(beginning));
-            found.extend(name.and_then(|name| name.parse().ok()).map(RunId));
-        }
-        match found[..] {
-            [run] => RunHome::open(self.run_path(run), run).map(Some),
-            _ => Ok(None),
-        }
+        find_run(&self.path, beginning)
+    }
+
+    /// Opens a run, which is the newest one from now on; none when it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when its files are damaged or cannot be read, or that cannot be noted.
+    pub fn go_on_with(&self, run: RunId) -> Result<Option<RunHome>, StoreError> {
+        let Some(found) = find_run(&self.path, &run.0.to_string())? else { return Ok(None) };
+        self.note_newest(run)?;
+        Ok(Some(found))
     }
 
     /// Starts a directory for a new run of a workload: the charter is made for a name that no run here has yet.
@@ -157,8 +145,67 @@ impl Home {
     }
 
     fn run_path(&self, run: RunId) -> PathBuf {
-        self.path.join("runs").join(run.0.to_string())
+        run_path(&self.path, run)
     }
+}
+
+fn run_path(home: &Path, run: RunId) -> PathBuf {
+    home.join("runs").join(run.0.to_string())
+}
+
+/// The newest run of a data directory.
+///
+/// # Errors
+/// [`StoreError`] when its files are damaged or cannot be read.
+pub fn newest_run(home: &Path) -> Result<Option<RunHome>, StoreError> {
+    let path = home.join(NEWEST);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io(&path, error)),
+    };
+    let run = text.trim().parse().map(RunId);
+    let run = run.map_err(|_| StoreError::corrupt(&path, "it does not hold a run's id"))?;
+    let directory = run_path(home, run);
+    if !directory.join(CHARTER).exists() {
+        return Ok(None);
+    }
+    RunHome::open(directory, run).map(Some)
+}
+
+/// The run of a data directory whose id begins with `beginning`, of 4 digits or more; none when there is no such run, or there are several.
+///
+/// # Errors
+/// [`StoreError`] when its files are damaged or cannot be read.
+pub fn find_run(home: &Path, beginning: &str) -> Result<Option<RunHome>, StoreError> {
+    let all = run_ids(home)?;
+    let mut found = all.into_iter().filter(|run| beginning.len() >= 4 && run.0.to_string().starts_with(beginning));
+    match (found.next(), found.next()) {
+        (Some(run), None) => RunHome::open(run_path(home, run), run).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The ids of all runs of a data directory, sorted.
+///
+/// # Errors
+/// [`StoreError`] when the directory cannot be read.
+pub fn run_ids(home: &Path) -> Result<Vec<RunId>, StoreError> {
+    let runs = home.join("runs");
+    let entries = match std::fs::read_dir(&runs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io(&runs, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|error| StoreError::io(&runs, error))?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse().ok()).map(RunId));
+    }
+    // A directory without a charter was never finished.
+    found.retain(|run| run_path(home, *run).join(CHARTER).exists());
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// One run's directory.
@@ -218,6 +265,29 @@ impl RunHome {
         Ok(tokenizer)
     }
 
+    /// What the text is that the run is trained on; none in directories that earlier builds made.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not what the charter names, or cannot be read.
+    pub fn manifest(&self) -> Result<Option<Manifest>, StoreError> {
+        let path = self.path.join(DATA);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        let manifest = Manifest::from_bytes(&bytes).map_err(|error| StoreError::corrupt(&path, error.to_string()))?;
+        match manifest.hash() == self.charter.body.data.0 {
+            true => Ok(Some(manifest)),
+            false => Err(StoreError::corrupt(&path, "it is not the manifest that the charter names")),
+        }
+    }
+
+    /// Whether peers of this machine ever took part in it.
+    pub fn was_started(&self) -> bool {
+        self.peer_path(1).is_dir()
+    }
+
     /// The directory of a local peer, counted from 1.
     pub fn peer_path(&self, number: usize) -> PathBuf {
         self.path.join(format!("peer-{number}"))
@@ -261,6 +331,7 @@ fn write_run(directory: &Path, charter: &Signed<Charter>, workload: &Workload) -
     file::make_directory(directory)?;
     file::write_durably(&directory.join(RECIPE), &workload.recipe.to_bytes())?;
     file::write_durably(&directory.join(TOKENIZER), workload.corpus.tokenizer().to_bytes())?;
+    file::write_durably(&directory.join(DATA), &workload.corpus.manifest().to_bytes())?;
     write_json(&directory.join(CHARTER), charter)
 }
 

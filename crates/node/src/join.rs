@@ -7,8 +7,8 @@
 //! Safety: the run's id is a hash over the charter, which names the recipe, the text and the first states by their hashes, so whoever
 //! answers can withhold the run and cannot forge it.
 //!
-//! What it does not do: bring the text that the run is trained on. The bundled novels are in every program; for others the joining
-//! machine needs the same files, which is checked.
+//! What it does not do: bring the text that the run is trained on. The bundled novels are in every program; others are fetched from the
+//! validator by the hashes in the charter ([`crate::texts`]).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,6 +11,8 @@
 //! | a peer in a process of its own | [`child`] |
 //! | the peers of one machine, and their data directory | [`cluster`], [`member`], [`home`], [`offline`] |
 //! | recorded units, computed again | [`replay`] |
+//! | texts that runs are trained on | [`texts`] |
+//! | what a person writes to found a run, and the runs of a data directory | [`description`], [`estimate`], [`runs`] |
 //! | models that others trained | [`models`] |
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
@@ -24,6 +26,8 @@ mod checkpoint;
 pub mod child;
 pub mod cluster;
 pub mod compute;
+pub mod description;
+pub mod estimate;
 mod frames;
 pub mod home;
 pub mod identity;
@@ -38,10 +42,12 @@ pub mod offline;
 pub mod peer;
 pub mod probe;
 pub mod replay;
+pub mod runs;
 pub mod speed;
 mod state;
 pub mod status;
 pub mod store;
+pub mod texts;
 pub mod time;
 pub mod transport;
 pub mod view;

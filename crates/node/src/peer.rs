@@ -68,6 +68,8 @@ pub struct NodeConfig {
     pub transport: TransportConfig,
     /// The ids of the run's known peers; their addresses are told later.
     pub peers: Vec<PeerId>,
+    /// Where the run's text is kept, in the form of [`learn::data::Texts`], for machines that join; none for the bundled one.
+    pub texts: Option<PathBuf>,
     /// Blocks that peers of this process have checked.
     pub checked: CheckedBlocks,
 }

@@ -46,6 +46,7 @@ use wire::{Identity, Message, PeerId};
 use crate::blobs::{BlobGate, CLOSE_REFUSED};
 use crate::inference::{self, InferenceServer};
 use crate::join::{self, RunOffer};
+use crate::texts::{self, TextOffer};
 pub use dialer::Dialer;
 use fixed::FixedPaths;
 use link::{Link, LinkEvent};
@@ -175,6 +176,8 @@ pub struct Services {
     pub inference: Option<InferenceServer>,
     /// What run it is, to machines that want to join.
     pub offer: Option<RunOffer>,
+    /// The text that the run is trained on, to them.
+    pub texts: Option<TextOffer>,
 }
 
 /// The network side of one peer. One task owns it: it sends, and polls [`Transport::next`].
@@ -211,6 +214,9 @@ impl Transport {
         }
         if services.offer.is_some() {
             alpns.push(join::ALPN.to_vec());
+        }
+        if services.texts.is_some() {
+            alpns.push(texts::ALPN.to_vec());
         }
         let builder = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
@@ -441,6 +447,11 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
                 match services.offer {
                     Some(offer) => offer.serve(connection).await,
                     None => connection.close(VarInt::from_u32(0), b"no run"),
+                }
+            } else if connection.alpn() == texts::ALPN {
+                match services.texts {
+                    Some(texts) => texts.serve(connection).await,
+                    None => connection.close(VarInt::from_u32(0), b"no text"),
                 }
             } else if connection.alpn() == inference::ALPN {
                 match services.inference {

@@ -87,12 +87,63 @@ pub struct RunView {
     /// When the weights may leave their stages.
     #[serde(default)]
     pub release: Release,
+    /// The licence of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// The run whose terms it took over and changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RunId>,
     /// What another machine needs to take part, when the run lets others in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
     /// How the model is cut, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<PipelineView>,
+}
+
+/// Where a run of a data directory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It was founded, and never started.
+    New,
+    /// It stopped before its end, and can go on.
+    Paused,
+    /// A process of this machine trains it, or serves it on.
+    Running,
+    /// It ended on a fatal fault.
+    Halted,
+    /// All rounds are done.
+    Complete,
+}
+
+/// A run of a data directory in a line, as `GET /runs` lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunLine {
+    /// The run's id.
+    pub id: RunId,
+    /// What people call it.
+    pub name: String,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Where it stands.
+    pub state: RunState,
+    /// Rounds that are complete, as far as was observed here.
+    pub round: u64,
+    /// Rounds in all.
+    pub rounds: u64,
+    /// Newest held-out loss, nats per token.
+    pub heldout_loss: Option<f64>,
+    /// How much higher the final loss is than that of the recorded baseline, as a fraction.
+    pub gap: Option<f64>,
+    /// What people call its text.
+    pub data: Option<String>,
+    /// The licence of its text.
+    pub licence: Option<String>,
+    /// The run whose terms it took over and changed.
+    pub parent: Option<RunId>,
+    /// Whether it is the one that `cairn up` goes on with.
+    pub newest: bool,
 }
 
 /// A model in stages.

@@ -36,9 +36,34 @@ export interface RunView {
   time: TimeSplit;
   state_root: string | null;
   release?: Release;
+  /** The licence of the data. */
+  licence?: string | null;
+  /** The run whose terms it took over and changed. */
+  parent?: string | null;
   /** What another machine needs to take part, when the run lets others in. */
   ticket?: string | null;
   pipeline?: PipelineView | null;
+}
+
+/** Where a run of the data directory stands. */
+export type RunState = "new" | "paused" | "running" | "halted" | "complete";
+
+/** A run of the data directory in a line, as `GET /runs` lists it. */
+export interface RunLine {
+  id: string;
+  name: string;
+  parameters: number;
+  state: RunState;
+  round: number;
+  rounds: number;
+  heldout_loss: number | null;
+  gap: number | null;
+  data: string | null;
+  licence: string | null;
+  /** The run whose terms it took over and changed. */
+  parent: string | null;
+  /** Whether `cairn up` goes on with it. */
+  newest: boolean;
 }
 
 /** A model in stages. */

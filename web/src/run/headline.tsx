@@ -33,7 +33,11 @@ export function Headline(props: { run: RunView; faults: FaultView[] }): JSX.Elem
         <p class="data-line">
           {run.data} <span aria-hidden="true">·</span> {run.recipe}
         </p>
-        <p class="data-line">{releaseInWords(run)}</p>
+        <p class="data-line">
+          {releaseInWords(run)}
+          {run.licence && ` Text: ${run.licence}.`}
+          {run.parent && ` A fork of ${format.short(run.parent)}.`}
+        </p>
         <Progress run={run} progress={progress} />
         <Message run={run} faults={props.faults} />
       </div>

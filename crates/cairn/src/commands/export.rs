@@ -7,6 +7,7 @@ use node::home::Home;
 use node::offline::Saved;
 
 use crate::cli::RunExportArgs;
+use crate::commands::run::find;
 use crate::exit::{Code, Failure, Outcome};
 use crate::figures::count;
 
@@ -16,22 +17,10 @@ pub(crate) fn run(args: &RunExportArgs, home: &Path) -> Outcome {
         return Err(Failure::new(Code::BadInput, format!("`{}` is there already", args.to.display()))
             .hint("choose another place, or remove it first"));
     }
-    let none =
-        || Failure::new(Code::BadInput, format!("no run in `{}` yet", home.display())).hint("`cairn up` starts one");
-    if !home.exists() {
-        return Err(none());
-    }
+    let run = find(home, args.run.as_deref())?;
     let home = Home::open(home)?;
-    let saved = match &args.run {
-        None => Saved::newest(&home)?.ok_or_else(none)?,
-        Some(beginning) => Saved::of_run(&home, beginning)?.ok_or_else(|| {
-            Failure::new(
-                Code::BadInput,
-                format!("there is not exactly one run here whose id begins with `{beginning}`"),
-            )
-            .hint(format!("`{}` has a folder for each; 4 digits or more name one", home.path().join("runs").display()))
-        })?,
-    };
+    let id = run.charter().body.run_id().0.to_string();
+    let saved = Saved::of_run(&home, &id)?.expect("it was found");
     let exported = saved.export()?.ok_or_else(|| {
         Failure::new(Code::BadInput, "the run has no agreed state yet").hint("`cairn up` goes on with it")
     })?;

@@ -1,20 +1,23 @@
 //! `cairn join`: one peer of this machine in a run that was founded elsewhere.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use learn::data::Corpus;
 use node::cluster::Joined;
+use node::home::Home;
 use node::identity::load_or_create;
 use node::join::{Invitation, JoinError};
 use node::workload::Workload;
-use node::{Cluster, ClusterConfig};
-use wire::{Ticket, TicketError};
+use node::{Cluster, ClusterConfig, texts};
+use wire::{Charter, PeerId, Ticket, TicketError};
 
 use crate::cli::JoinArgs;
 use crate::commands::up::attend;
 use crate::exit::{Code, Failure, Outcome};
 use crate::figures::count;
+use crate::terminal::FetchBar;
 
 /// Takes part until the run is complete or Ctrl-C is pressed.
 pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
@@ -39,12 +42,12 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     }
     let corpus = match &args.data {
         Some(path) => Corpus::from_path(path)?,
-        None => Corpus::bundled()?,
+        None => fetched(home, &charter.body, validator).await?,
     };
     let workload = Workload::new(recipe, corpus)?;
     if !workload.matches(&charter.body) {
         return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
-            .hint("`--data FILE_OR_DIR` names the text, which has to be the same to the byte; both sides need the same version"));
+            .hint("leave `--data` out to fetch it; what is given there has to be the same to the byte"));
     }
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
     let joined = Joined { charter, validator, stage, operator };
@@ -56,6 +59,16 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     };
     attend(config, &args.page, args.exit_when_done, "`cairn join` with the same ticket goes on from here", headline)
         .await
+}
+
+/// The text of the run, from the data directory or else from its validator; a terminal shows how far it is.
+async fn fetched(home: &Path, charter: &Charter, validator: (PeerId, SocketAddr)) -> Outcome<Corpus> {
+    // One fetch at a time.
+    let lock = Home::open(home)?;
+    let bar = FetchBar::new("text");
+    let corpus = texts::fetch(lock.path(), charter, validator, |progress| bar.show(progress.done, progress.all)).await;
+    bar.end(corpus.is_ok());
+    Ok(corpus?)
 }
 
 fn headline(cluster: &Cluster, url: &str) -> String {

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use learn::data::Corpus;
-use node::Workload;
 use node::home::Home;
 use node::offline::Saved;
 use node::replay::{Difference, RecordedRound, ReplayError, Replayed};
@@ -22,11 +20,7 @@ pub(crate) fn run(args: &ReplayArgs, home: &Path) -> Outcome {
         return Err(none());
     }
     let saved = Saved::newest(&Home::open(home)?)?.ok_or_else(none)?;
-    let corpus = match &args.data {
-        Some(path) => Corpus::from_path(path)?,
-        None => Corpus::bundled()?,
-    };
-    let workload = Workload::new(saved.run().recipe().clone(), corpus)?;
+    let workload = node::runs::workload(home, saved.run(), args.data.as_deref())?;
     let recorded = RecordedRound::open(&saved, Arc::new(workload), args.round).map_err(failure)?;
     let units = args.unit.map_or_else(|| recorded.units(), |unit| vec![unit]);
     let (start, mut receipts, mut wrong) = (Instant::now(), 0, 0);

@@ -51,6 +51,7 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
         checkpoints: newest,
         models,
         models_memory_bytes: serving::models_memory_bytes(),
+        runs: serving::runs(home_path),
         piece: Arc::new(move || serving::piece_json(piece.clone())),
         verify: serving::verify(),
     };

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use gateway::GatewayState;
 use learn::Recipe;
-use learn::boundary::Codec;
 use node::child::ChildProgram;
+use node::description::{PEERS, in_stages};
+use node::home::{RunHome, newest_run};
+use node::identity::load_or_create;
 use node::links::LinkSpecError;
 use node::memory::MemberMemory;
 use node::view::NetEvent;
-use node::workload::Cores;
-use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
+use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary, Workload, runs};
 use tokio::sync::watch;
-use wire::Release;
+use wire::{Release, ReleaseError};
 
 use crate::cli::{PageArgs, UpArgs};
+use crate::commands::run::find;
 use crate::commands::serve::serve_ended;
 use crate::exit::{Code, Failure, Outcome};
 use crate::figures::{bytes, count, duration, shares};
@@ -25,14 +27,16 @@ use crate::running::ServingNote;
 use crate::terminal::View;
 use crate::{serving, workload};
 
+/// Most peers that one machine starts by itself.
+const LOCAL_PEERS_MAX: u32 = 64;
+
 /// How often the terminal is brought up to date.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Trains, shows and serves until the run is complete and Ctrl-C is pressed.
 pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
     let link = args.link.as_deref().map(link).transpose()?;
-    let release = args.release.as_deref().map(release).transpose()?;
-    let config = ClusterConfig { release, ..config(args, home, link)? };
+    let config = config(args, home, link)?;
     let planned = planned_memory(&config)?;
     attend(config, &args.page, args.exit_when_done, "`cairn up` goes on from here", |cluster, url| {
         let mut said = headline(cluster, link, url);
@@ -77,33 +81,75 @@ pub(crate) async fn attend(
 }
 
 fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<ClusterConfig> {
+    match going_on(args, home)? {
+        Some(run) => config_of_run(args, home, link, &run),
+        None => config_of_recipe(args, home, link),
+    }
+}
+
+/// The run that goes on: the one that is named, or the newest if it was founded here and nothing says what else to train.
+fn going_on(args: &UpArgs, home: &Path) -> Outcome<Option<RunHome>> {
+    if let Some(named) = &args.run {
+        return find(home, Some(named)).map(Some);
+    }
+    let chosen = workload::is_chosen(&args.recipe) || args.stages.is_some() || args.release.is_some();
+    if chosen || args.fresh {
+        return Ok(None);
+    }
+    let Some(newest) = newest_run(home)? else { return Ok(None) };
+    let key = home.join("identity.key");
+    let own = key.exists().then(|| load_or_create(&key)).transpose()?.map(|identity| identity.id());
+    let charter = &newest.charter().body;
+    // Another number of peers than the first round waits for is another run, unless that round is over.
+    let fits = args.peers.is_none_or(|peers| peers == charter.start_members);
+    Ok(Some(newest).filter(|run| fits && own.is_some_and(|own| run.charter().body.validators.contains(&own))))
+}
+
+/// A run that is in the data directory, with the recipe and the text that it was founded with.
+fn config_of_run(args: &UpArgs, home: &Path, link: Option<LinkSpec>, run: &RunHome) -> Outcome<ClusterConfig> {
+    let charter = &run.charter().body;
+    let workload = runs::workload(home, run, args.recipe.data.as_deref())?;
+    let peers = args.peers.unwrap_or(charter.start_members.min(LOCAL_PEERS_MAX));
+    check_peers(peers, &workload.recipe)?;
+    let shared = config_of_workload(args, home, link, workload, peers)?;
+    Ok(ClusterConfig { run: Some(charter.run_id()), release: Some(charter.release), ..shared })
+}
+
+fn config_of_recipe(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<ClusterConfig> {
     let mut recipe = workload::recipe(&args.recipe)?;
     if let Some(stages) = args.stages {
-        recipe = in_stages(args, recipe, usize::from(stages))?;
+        recipe = in_stages(recipe, usize::from(stages), args.codec.as_deref(), args.recipe.rounds)?;
     }
-    check_peers(args.peers, &recipe)?;
+    let peers = args.peers.unwrap_or(PEERS);
+    check_peers(peers, &recipe)?;
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
-    recipe.units_per_round = recipe.units_per_round.max(args.peers);
+    recipe.units_per_round = recipe.units_per_round.max(peers);
     let workload = workload::load(recipe, &args.recipe)?;
+    let release = args.release.as_deref().map(release).transpose()?;
+    Ok(ClusterConfig { release, ..config_of_workload(args, home, link, workload, peers)? })
+}
+
+fn config_of_workload(
+    args: &UpArgs,
+    home: &Path,
+    link: Option<LinkSpec>,
+    workload: Workload,
+    peers: u32,
+) -> Outcome<ClusterConfig> {
     if args.memory.is_some() && workload.stages_len() == 1 {
         let said = "`--memory` bounds what a stage takes, and this model is not in stages";
         return Err(Failure::new(Code::BadInput, said).hint("`--stages 4` cuts the model into four"));
     }
     let processes = if args.processes { Some(child_program(args.memory.is_some())?) } else { None };
     Ok(ClusterConfig {
-        home: home.to_owned(),
-        baseline: workload::baseline(&workload, &args.recipe),
-        workload: Arc::new(workload),
+        baseline: workload::baseline(&workload),
         data: args.recipe.data.clone(),
-        peers: args.peers as usize,
-        cores: Cores::all(),
         processes,
         link,
         memory: args.memory,
-        release: None,
         fresh: args.fresh,
         listen: args.listen,
-        joins: None,
+        ..ClusterConfig::new(home, Arc::new(workload), peers as usize)
     })
 }
 
@@ -113,14 +159,10 @@ fn link(text: &str) -> Outcome<LinkSpec> {
 
 /// When the weights may leave their stages.
 fn release(text: &str) -> Outcome<Release> {
-    let rounds = text.strip_prefix("open-after=").map(str::parse);
-    match (text, rounds) {
-        ("open-now", _) => Ok(Release::OpenNow),
-        ("split", _) => Ok(Release::Split),
-        (_, Some(Ok(rounds))) => Ok(Release::OpenAfter { rounds }),
-        _ => Err(Failure::new(Code::BadInput, format!("`{text}` is no policy of release"))
-            .hint("`--release open-now`, `--release open-after=20` (rounds) or `--release split`")),
-    }
+    text.parse().map_err(|error: ReleaseError| {
+        Failure::new(Code::BadInput, error)
+            .hint("`--release open-now`, `--release open-after=20` (rounds) or `--release split`")
+    })
 }
 
 /// One line on the policy of a run whose weights are not open from the beginning.
@@ -146,24 +188,6 @@ fn check_peers(peers: u32, recipe: &Recipe) -> Outcome {
     }
     let said = format!("{peers} peers cannot hold {stages} stages");
     Err(Failure::new(Code::BadInput, said).hint(format!("`--peers {}` gives each stage two", 2 * stages)))
-}
-
-/// What travels between stages unless somebody says otherwise: 8 bits, and 4 where links are too slow for these.
-const CODEC: &str = "full,int8..int4";
-
-/// The recipe with its model cut into stages.
-fn in_stages(args: &UpArgs, recipe: Recipe, stages: usize) -> Outcome<Recipe> {
-    let codec = args.codec.as_deref().unwrap_or(CODEC);
-    let codec: Codec = codec.parse().map_err(|error: learn::boundary::CodecError| {
-        Failure::new(Code::BadInput, error.to_string()).hint(format!("`--codec {CODEC}` is the default"))
-    })?;
-    let mut recipe = recipe.in_stages(stages, codec.space, codec.precision);
-    recipe.rounds = args.recipe.rounds.unwrap_or(recipe.rounds);
-    if let Some(pipeline) = &mut recipe.pipeline {
-        pipeline.coarsest = codec.coarsest;
-    }
-    recipe.validate()?;
-    Ok(recipe)
 }
 
 /// A peer in a process of its own. One that is short of memory does without huge pages, which its allocator rounds up to, and gives what it
@@ -206,6 +230,7 @@ fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
         checkpoints: observer.checkpoints(),
         models: node::Models::new(home),
         models_memory_bytes: serving::models_memory_bytes(),
+        runs: serving::runs(home),
         piece: Arc::new(move || {
             let piece = weak.upgrade().and_then(|cluster| runtime.block_on(cluster.piece(1)));
             serving::piece_json(piece)

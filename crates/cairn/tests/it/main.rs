@@ -11,6 +11,7 @@ mod models;
 mod plan;
 mod program;
 mod release;
+mod runs;
 mod stages;
 mod tidy;
 mod whole_run;

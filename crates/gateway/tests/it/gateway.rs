@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use gateway::{GatewayState, NoPiece, Options, Refused, Server};
+use gateway::{GatewayState, NoPiece, NoRuns, Options, Refused, Server};
 use node::view::{NetEvent, NetState};
 use node::{Checkpoint, Models};
 use serde_json::{Value, json};
@@ -44,6 +44,12 @@ impl Gateway {
             checkpoints: newest,
             models: Models::new(home),
             models_memory_bytes: memory_bytes,
+            runs: Arc::new({
+                let home = home.to_owned();
+                move || {
+                    node::runs::list(&home).map_err(|error| NoRuns { reason: error.to_string(), hint: error.hint() })
+                }
+            }),
             piece: Arc::new(|| Err(NoPiece { reason: "no unit of this peer was paid yet".into() })),
             verify: Arc::new(verify),
         };

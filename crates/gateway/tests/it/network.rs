@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use gateway::{BindError, Server};
+use node::description::RunDescription;
+use node::home::Home;
 use node::view::{CurvePoint, NetEvent, NetState, Sample};
 use serde_json::{Value, json};
 
@@ -177,4 +179,40 @@ async fn stopping_ends_event_streams_and_frees_the_port() {
     let mut options = any_port();
     options.address = address;
     Server::bind(options).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_are_those_of_the_data_directory_and_the_one_under_way_is_as_of_now() {
+    let home = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start_in(home.path(), u64::MAX, None).await;
+    let listed = || async { Request::get("/runs").send(gateway.address).await.json() };
+    assert_eq!(listed().await, json!({"runs": []}));
+
+    let opened = Home::open(home.path()).unwrap();
+    let founder = opened.identity(1).unwrap();
+    let description = RunDescription::from_toml("name = 'mine'\nsize = 'tiny'\nrounds = 9").unwrap();
+    let draft = description.draft(founder.id()).unwrap();
+    let run = opened.found_run(&founder, &draft.workload, draft.charter).unwrap();
+    let line = &listed().await["runs"][0];
+    assert_eq!(line["id"], json!(run.charter().body.run_id()));
+    assert_eq!(
+        (&line["name"], &line["state"], &line["round"], &line["rounds"]),
+        (&json!("mine"), &json!("new"), &json!(0), &json!(9))
+    );
+    assert_eq!(
+        (&line["licence"], &line["parent"], &line["newest"]),
+        (&json!("public domain"), &json!(null), &json!(true))
+    );
+
+    let page = Request::get("/runs").header("accept", "text/html,*/*").send(gateway.address).await;
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "a browser gets the page");
+
+    std::fs::write(run.path().join("charter.json"), "no charter").unwrap();
+    assert_eq!(listed().await, json!({"runs": []}), "a damaged run does not hide the others");
+    std::fs::remove_dir_all(home.path().join("runs")).unwrap();
+    std::fs::write(home.path().join("runs"), "no directory").unwrap();
+    let answer = Request::get("/runs").send(gateway.address).await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.json()["error"]["code"], json!("unreadable_runs"));
+    gateway.stop().await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use learn::data::Texts;
 use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use wire::{Identity, OperatorCertificate, PeerId, Signed, Ticket};
@@ -94,6 +95,7 @@ async fn start_task(
         cores: config.cores.clone(),
         transport: TransportConfig { fixed_paths: config.link.is_some(), ..transport(config, number) },
         peers: ids.to_vec(),
+        texts: config.data.clone().filter(|path| Texts::are_kept_in(path)),
         checked: checked.clone(),
     };
     peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))

@@ -68,6 +68,8 @@ impl Picture {
             time: TimeSplit::default(),
             state_root: None,
             release: charter.release,
+            licence: Some(watched.workload.corpus.manifest().licence.clone()),
+            parent: charter.parent,
             ticket: watched.ticket.clone(),
             pipeline: pipeline(&watched.workload, watched.link.as_ref(), &[]),
         };

@@ -23,6 +23,7 @@ use crate::member::{Failure, FailureKind};
 use crate::memory;
 use crate::status::{AgreedState, Lives, ModelStatus, PeerStatus, activity_view};
 use crate::store::{Store, StoreError};
+use crate::texts::TextOffer;
 use crate::time::{TimeBook, now, until};
 use crate::transport::{Services, Traffic, Transport, TransportError, TransportEvent};
 use crate::view::FaultView;
@@ -86,6 +87,7 @@ pub(super) struct Shell {
     /// The stage to which this peer moved.
     moves_to: Option<u16>,
     offer: RunOffer,
+    texts: Option<TextOffer>,
     alone: bool,
     status: watch::Sender<PeerStatus>,
 }
@@ -107,8 +109,18 @@ impl Shell {
         let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.count());
         let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
         let offer = RunOffer::new(config.charter.clone().into_signed(), &config.workload.recipe);
-        let services =
-            Services { blobs: Some(blobs.index()), gate: gate.clone(), inference, offer: Some(offer.clone()) };
+        // Who joins asks the validator.
+        let texts = match config.texts.as_ref().filter(|_| config.charter.body.validators.contains(&id)) {
+            Some(folder) => Some(TextOffer::open(folder, &config.directory.join("text-index")).await?),
+            None => None,
+        };
+        let services = Services {
+            blobs: Some(blobs.index()),
+            gate: gate.clone(),
+            inference,
+            offer: Some(offer.clone()),
+            texts: texts.clone(),
+        };
         let transport = Transport::bind(&config.transport, &config.identity, services).await?;
         let time = TimeBook::default();
         let (done_sender, done) = mpsc::channel(DONE_QUEUED_MAX);
@@ -164,6 +176,7 @@ impl Shell {
             stage,
             moves_to: None,
             offer,
+            texts,
             alone,
             status,
         };
@@ -189,6 +202,9 @@ impl Shell {
         past.traffic = self.traffic();
         self.transport.shutdown().await;
         self.blobs.close().await;
+        if let Some(texts) = &self.texts {
+            texts.close().await;
+        }
         outcome?;
         let Some(stage) = self.moves_to else { return Ok(Ending::Stopped) };
         self.store.set_stage(stage)?;

@@ -30,6 +30,7 @@ async fn lone_node(directory: &Path, other: PeerId) -> (NodeHandle, RunId) {
         cores: Cores::new(1),
         transport: TransportConfig::default(),
         peers: vec![other],
+        texts: None,
         checked: Default::default(),
     };
     (peer::start(config).await.unwrap(), run)
@@ -105,6 +106,7 @@ async fn a_charter_of_another_recipe_is_refused() {
         cores: Cores::new(1),
         transport: TransportConfig::default(),
         peers: vec![],
+        texts: None,
         checked: Default::default(),
     };
     let error = peer::start(config).await.unwrap_err();

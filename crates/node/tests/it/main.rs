@@ -12,6 +12,8 @@ mod inference;
 mod join;
 mod links;
 mod processes;
+mod runs;
 mod split;
 mod stages;
+mod texts;
 mod transport;

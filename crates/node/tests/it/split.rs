@@ -162,6 +162,7 @@ async fn a_newcomer_is_bound_to_its_stage_before_it_gets_the_state() {
             cores: node::Cores::new(1),
             transport: TransportConfig::default(),
             peers: others.iter().map(|(peer, _)| *peer).collect(),
+            texts: None,
             checked: Default::default(),
         }
     };
