@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use run::{ExportRunArgs, ForkArgs, NewArgs, RunCommand, ShowRunArgs, WatchArgs};
+pub(crate) use run::{ExportRunArgs, ForkArgs, NewArgs, RunCommand, RunExportArgs, ShowRunArgs, WatchArgs};
 
 /// An open network in which ordinary machines train, serve and own language models together.
 #[derive(Debug, Parser)]
@@ -377,19 +377,6 @@ pub(crate) struct ExportArgs {
     pub(crate) value_type: Option<ExportType>,
     /// The new directory or file
     pub(crate) out: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct RunExportArgs {
-    /// The run, by its name or the beginning of its id; the newest one unless told otherwise
-    #[arg(long, value_name = "RUN")]
-    pub(crate) run: Option<String>,
-    /// The new directory, in the form of Hugging Face
-    #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
-    /// Store values in 16 bits; without it nothing is lost
-    #[arg(long)]
-    pub(crate) half: bool,
 }
 
 #[derive(Args, Debug)]

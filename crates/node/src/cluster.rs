@@ -11,16 +11,15 @@
 //!
 //! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
 
+mod choosing;
 mod returns;
 mod starting;
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use learn::data::{Role, Texts};
-use learn::pipeline::StageShape;
+use learn::data::Role;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -35,10 +34,11 @@ use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
 use crate::peer::NodeError;
 use crate::store::StoreError;
-use crate::texts::{self, TextError};
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
+pub(crate) use choosing::fitting_release;
+use choosing::{check_release, choose_run, kept_text};
 use returns::Returns;
 use starting::{places, start_members, ticket};
 
@@ -329,86 +329,6 @@ async fn leave(client: Option<Arc<InferenceClient>>) {
     if let Some(client) = client {
         client.close().await;
     }
-}
-
-/// The least and the most time of a round, in microseconds.
-fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
-    let seconds = match (config.workload.stages_len(), config.listen) {
-        (1, None) => ROUND_SECONDS_MAX,
-        (1, Some(_)) => OPEN_ROUND_SECONDS,
-        _ => STAGED_ROUND_SECONDS,
-    };
-    seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
-}
-
-/// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
-fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
-    fitting_release(&config.workload, config.release.unwrap_or_default())
-}
-
-/// As [`check_release`].
-pub(crate) fn fitting_release(workload: &Workload, release: Release) -> Result<(), Failure> {
-    let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
-    let (rounds, stages) = (workload.recipe.rounds, usize::from(workload.stages_len()));
-    release.validate(rounds, stages).map_err(|rule| {
-        let hint = match release {
-            Release::OpenAfter { .. } => {
-                format!("`--release open-after={rounds}` opens with the last of the run's {rounds} rounds")
-            }
-            Release::OpenNow | Release::Split => {
-                "`--stages 2` cuts the model, so that there is something to split".to_owned()
-            }
-        };
-        bad_input(rule.to_owned(), hint)
-    })?;
-    if release.is_split() && workload.shape(0).is_some_and(StageShape::needs_neighbours) {
-        return Err(Failure::from(&NodeError::LearnedBases));
-    }
-    Ok(())
-}
-
-/// Keeps the text that the run is trained on, unless it is the bundled one or kept already; gives where it is.
-fn kept_text(config: &ClusterConfig, run: &RunHome) -> Result<Option<PathBuf>, Failure> {
-    let failure = |error: TextError| Failure {
-        kind: match &error {
-            TextError::Store(error) => error.kind(),
-            _ => FailureKind::BadInput,
-        },
-        message: error.to_string(),
-        hint: error.hint(),
-    };
-    let kept = texts::path_of(&config.home, run.charter().body.data);
-    match &config.data {
-        _ if Texts::are_kept_in(&kept) => Ok(Some(kept)),
-        Some(path) => {
-            let read = Texts::read_again(path, &config.workload.corpus).map_err(|error| failure(error.into()))?;
-            texts::keep(&config.home, &read).map(Some).map_err(failure)
-        }
-        None => Ok(None),
-    }
-}
-
-/// The run to resume, or a new one.
-fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
-    if let Some(id) = config.run {
-        let missing = || StoreError::corrupt(&home.path().join("runs"), format!("it has no run `{}`", id.0));
-        let run = home.go_on_with(id)?.ok_or_else(missing)?;
-        let resumed = run.was_started();
-        return Ok((run, resumed));
-    }
-    let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
-    let mut charter = config.workload.charter(founder.id(), members, round_us(config), SHARES_PER_ROUND);
-    charter.release = config.release.unwrap_or_default();
-    if let Some(run) = home.newest_run()?.filter(|_| !config.fresh) {
-        let kept = &run.charter().body;
-        let same =
-            config.workload.matches(kept) && kept.start_members == members && kept.validators == charter.validators;
-        let same = same && config.release.is_none_or(|release| release == kept.release);
-        if same {
-            return Ok((run, true));
-        }
-    }
-    Ok((home.found_run(founder, &config.workload, charter)?, false))
 }
 
 /// Puts every peer behind a link, and replaces its address by its front.

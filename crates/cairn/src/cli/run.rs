@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{LsArgs, RunExportArgs};
+use super::LsArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunCommand {
@@ -96,6 +96,19 @@ pub(crate) struct ExportRunArgs {
     pub(crate) named: Option<String>,
     #[command(flatten)]
     pub(crate) export: RunExportArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunExportArgs {
+    /// The run, by its name or the beginning of its id; the newest one unless told otherwise
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// The new directory, in the form of Hugging Face
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Store values in 16 bits; without it nothing is lost
+    #[arg(long)]
+    pub(crate) half: bool,
 }
 
 #[derive(Args, Debug)]
