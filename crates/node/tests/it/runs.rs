@@ -75,8 +75,8 @@ async fn a_described_run_is_founded_trained_listed_and_forked() {
     assert_eq!(lines.iter().map(|line| line.name.as_str()).collect::<Vec<_>>(), ["second", "first"]);
     assert_eq!((lines[0].parent, lines[1].parent), (Some(id), None));
     let cluster = start(home.path(), &second).await;
-    assert_eq!(cluster.state().run.unwrap().parent, Some(id));
     wait(&cluster, "a round", |status| status.totals.rounds >= 1).await;
+    assert_eq!(cluster.state().run.unwrap().parent, Some(id));
     cluster.shutdown().await;
     // The other one can be gone on with, too, and is the newest then.
     let cluster = start(home.path(), &first).await;
