@@ -1,6 +1,7 @@
 //! Packets on a real test internet. Each test says so and ends when this machine cannot have one.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
