@@ -11,6 +11,7 @@ pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;
 pub(crate) mod plan;
+pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod serve;

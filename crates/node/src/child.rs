@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::RelayUrl;
 use learn::Recipe;
 use learn::data::{Corpus, Texts};
 use ledger::Piece;
@@ -65,6 +66,9 @@ pub struct ChildConfig {
     pub cores: usize,
     /// Where to listen.
     pub bind: SocketAddr,
+    /// Relays through which it is reached.
+    #[serde(default)]
+    pub relays: Vec<RelayUrl>,
     /// Whether to use the addresses that the parent tells and no path besides.
     pub fixed_paths: bool,
     /// The stages in which it can take part, with the most bytes of inputs, outputs and gradients that its pipeline holds in each.
@@ -260,7 +264,12 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         stage: config.stage,
         operator: config.operator,
         cores: Cores::new(config.cores),
-        transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
+        transport: TransportConfig {
+            bind: config.bind,
+            fixed_paths: config.fixed_paths,
+            relays: config.relays,
+            ..TransportConfig::default()
+        },
         peers: config.peers,
         texts: config.data.filter(|path| Texts::are_kept_in(path)),
         checked: CheckedBlocks::default(),

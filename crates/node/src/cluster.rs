@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iroh::RelayUrl;
 use learn::data::Role;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
@@ -82,6 +83,8 @@ pub struct ClusterConfig {
     pub fresh: bool,
     /// Where peer 1 listens, when machines elsewhere are to reach it; none for loopback.
     pub listen: Option<SocketAddr>,
+    /// Relays through which others reach the peers; those of the ticket in a run of somebody else.
+    pub relays: Vec<RelayUrl>,
     /// The run of somebody else to take part in, instead of one of the own: a peer or more that know its validator.
     pub joins: Option<Joined>,
     /// The recorded baseline of the recipe, for people to compare with.
@@ -104,9 +107,17 @@ impl ClusterConfig {
             run: None,
             fresh: false,
             listen: None,
+            relays: Vec::new(),
             joins: None,
             baseline: None,
         }
+    }
+}
+
+impl ClusterConfig {
+    /// Whether other machines can take part.
+    pub fn is_open(&self) -> bool {
+        self.listen.is_some() || !self.relays.is_empty()
     }
 }
 
@@ -115,8 +126,10 @@ impl ClusterConfig {
 pub struct Joined {
     /// Its terms.
     pub charter: Verified<Charter>,
-    /// Who orders its blocks, and where that peer listens.
-    pub validator: (PeerId, SocketAddr),
+    /// Who orders its blocks, and where that peer was reached without a relay, if it was.
+    pub validator: (PeerId, Option<SocketAddr>),
+    /// The run's relays.
+    pub relays: Vec<RelayUrl>,
     /// The stage in which the peers of this machine begin.
     pub stage: u16,
     /// The key of who runs this machine, when that is not its own.
@@ -181,13 +194,14 @@ impl Cluster {
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
             founded: config.joins.is_none(),
-            ticket: (config.joins.is_some() || config.listen.is_some()).then(|| ticket.to_string()),
+            ticket: (config.joins.is_some() || config.is_open()).then(|| ticket.to_string()),
             inference: client.clone(),
             statuses: members.iter().map(Member::status).collect(),
             ended: members.iter().map(Member::ended).collect(),
         };
         let (observer, observing) = Observer::start(watched, observed, stopped);
-        addresses.extend(config.joins.as_ref().map(|joined| joined.validator));
+        let elsewhere = config.joins.as_ref().map(|joined| joined.validator);
+        addresses.extend(elsewhere.and_then(|(validator, address)| Some((validator, address?))));
         for member in &members {
             member.introduce(addresses.clone()).await;
         }

@@ -17,6 +17,7 @@
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
+//! | machines that join, and relays through which they meet | [`join`], [`relay`] |
 //! | the machine itself | [`probe`] |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -41,6 +42,7 @@ pub mod observe;
 pub mod offline;
 pub mod peer;
 pub mod probe;
+pub mod relay;
 pub mod replay;
 pub mod runs;
 pub mod speed;
@@ -55,6 +57,7 @@ pub mod workload;
 
 pub use checkpoint::{Checkpoint, TextFormat, Weights};
 pub use cluster::{Cluster, ClusterConfig};
+pub use iroh::RelayUrl;
 pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};
 pub use models::{Manifest, Models, ModelsError};

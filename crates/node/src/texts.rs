@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bao_tree::io::BaoContentItem;
+use iroh::RelayUrl;
 use iroh::endpoint::Connection;
 use iroh_blobs::BlobFormat;
 use iroh_blobs::api::blobs::{AddPathOptions, ImportMode};
@@ -144,8 +145,8 @@ pub enum TextError {
     /// Who should have the text did not give it.
     #[error("`{from}` did not give {what} of the run's text: {error}")]
     Provider {
-        /// Where it was asked for.
-        from: SocketAddr,
+        /// Where it was asked for: an address, relays.
+        from: String,
         /// What was asked for.
         what: String,
         /// What came instead.
@@ -188,29 +189,38 @@ impl TextError {
     }
 }
 
-/// Fetches the text that a charter names from a peer of its run, and keeps it; `tell` hears how far it is. A text that is here already is only
-/// read.
+/// Fetches the text that a charter names from a peer of its run, at its address or through a relay, and keeps it; `tell` hears how far it is.
+/// A text that is here already is only read.
 ///
 /// # Errors
 /// [`TextError`]; what arrived until then is kept, and the next fetch goes on from it.
 pub async fn fetch(
     home: &Path,
     charter: &Charter,
-    (peer, address): (PeerId, SocketAddr),
+    (peer, address): (PeerId, Option<SocketAddr>),
+    relays: &[RelayUrl],
     mut tell: impl FnMut(Progress),
 ) -> Result<Corpus, TextError> {
     if let Some(corpus) = corpus(home, charter)? {
         return Ok(corpus);
     }
     let identity = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
-    let config = TransportConfig { bind: bind_for(&[address]), ..TransportConfig::default() };
-    let mut transport = Transport::bind(&config, &identity, Services::default()).await?;
-    transport.set_address(peer, address);
-    let source = Source { dialer: transport.dialer().clone(), peer, address };
+    let bind = bind_for(address.as_slice());
+    let config = TransportConfig { bind, relays: relays.to_vec(), ..TransportConfig::default() };
+    let transport = Transport::bind(&config, &identity, Services::default()).await?;
+    let source = Source { dialer: transport.dialer().clone(), peer, ways: ways(address, relays) };
+    address.map(|address| source.dialer.set_address(peer, address));
     let fetched = fetch_all(&source, home, charter, &mut tell).await;
     transport.shutdown().await;
     let folder = fetched?;
     Ok(Texts::open(&folder)?.into_corpus()?)
+}
+
+/// Where a peer is asked, in words.
+fn ways(address: Option<SocketAddr>, relays: &[RelayUrl]) -> String {
+    let relays = relays.iter().map(RelayUrl::to_string);
+    let ways: Vec<String> = address.iter().map(SocketAddr::to_string).chain(relays).collect();
+    ways.join(", ")
 }
 
 /// Fetches every file; gives the folder, which is whole.
@@ -272,7 +282,8 @@ impl Size {
 struct Source {
     dialer: Dialer,
     peer: PeerId,
-    address: SocketAddr,
+    /// Where it is asked, in words.
+    ways: String,
 }
 
 impl Source {
@@ -290,7 +301,7 @@ impl Source {
             return Ok(());
         }
         let part = path.with_extension("part");
-        let failed = |error| TextError::Provider { from: self.address, what: what.to_owned(), error };
+        let failed = |error| TextError::Provider { from: self.ways.clone(), what: what.to_owned(), error };
         let mut barren = 0;
         loop {
             let before = length_of(&part)?;

@@ -9,8 +9,9 @@ use node::cluster::Joined;
 use node::home::Home;
 use node::identity::load_or_create;
 use node::join::{Invitation, JoinError};
+use node::texts::{self, Progress};
 use node::workload::Workload;
-use node::{Cluster, ClusterConfig, texts};
+use node::{Cluster, ClusterConfig, RelayUrl};
 use wire::{Charter, PeerId, Ticket, TicketError};
 
 use crate::cli::JoinArgs;
@@ -31,7 +32,7 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
     let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
     let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
-    let Invitation { charter, recipe, validator, .. } = invitation;
+    let Invitation { charter, recipe, validator, relays, .. } = invitation;
     if charter.body.stage(stage).is_none() {
         let stages = charter.body.stages.len();
         return Err(Failure::new(
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     }
     let corpus = match &args.data {
         Some(path) => Corpus::from_path(path)?,
-        None => fetched(home, &charter.body, validator).await?,
+        None => fetched(home, &charter.body, validator, &relays).await?,
     };
     let workload = Workload::new(recipe, corpus)?;
     if !workload.matches(&charter.body) {
@@ -50,7 +51,7 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
             .hint("leave `--data` out to fetch it; what is given there has to be the same to the byte"));
     }
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
-    let joined = Joined { charter, validator, stage, operator };
+    let joined = Joined { charter, validator, relays, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,
@@ -62,18 +63,29 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
 }
 
 /// The text of the run, from the data directory or else from its validator; a terminal shows how far it is.
-async fn fetched(home: &Path, charter: &Charter, validator: (PeerId, SocketAddr)) -> Outcome<Corpus> {
+async fn fetched(
+    home: &Path,
+    charter: &Charter,
+    validator: (PeerId, Option<SocketAddr>),
+    relays: &[RelayUrl],
+) -> Outcome<Corpus> {
     // One fetch at a time.
     let lock = Home::open(home)?;
     let bar = FetchBar::new("text");
-    let corpus = texts::fetch(lock.path(), charter, validator, |progress| bar.show(progress.done, progress.all)).await;
+    let tell = |progress: Progress| bar.show(progress.done, progress.all);
+    let corpus = texts::fetch(lock.path(), charter, validator, relays, tell).await;
     bar.end(corpus.is_ok());
     Ok(corpus?)
 }
 
 fn headline(cluster: &Cluster, url: &str) -> String {
     let ticket = cluster.ticket();
-    let at = ticket.addresses.first().map_or_else(String::new, |address| format!(" at {address}"));
+    let (address, relay) = (ticket.addresses.first(), ticket.relays.first());
+    let at = match (address, relay) {
+        (Some(address), _) => format!(" at {address}"),
+        (None, Some(relay)) => format!(" behind {relay}"),
+        (None, None) => String::new(),
+    };
     let verb = if cluster.is_resumed() { "taking part again in" } else { "taking part in" };
     format!(
         "\n  {verb} `{}`: {} parameters, ordered by {}{at}\n  this machine is {}\n  pages and API: {url}\n",

@@ -14,8 +14,9 @@ use node::identity::load_or_create;
 use node::links::LinkSpecError;
 use node::memory::MemberMemory;
 use node::view::NetEvent;
-use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary, Workload, runs};
+use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, RelayUrl, Summary, Workload, runs};
 use tokio::sync::watch;
+use wire::ticket::RELAYS_MAX;
 use wire::{Release, ReleaseError};
 
 use crate::cli::{PageArgs, UpArgs};
@@ -43,7 +44,7 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
         said.extend(release_text(cluster).map(|policy| format!("  {policy}\n\n")));
         let parts = planned.map(|planned| (bytes(planned.total() as f64), memory_parts(&planned)));
         said.extend(parts.map(|(total, parts)| format!("  a peer takes up to {total} of memory: {parts}\n\n")));
-        if args.listen.is_some() {
+        if args.listen.is_some() || !args.relay.is_empty() {
             said += &format!("  others take part with\n    cairn join {}\n", cluster.ticket());
         }
         said
@@ -149,8 +150,16 @@ fn config_of_workload(
         memory: args.memory,
         fresh: args.fresh,
         listen: args.listen,
+        relays: relays(&args.relay)?,
         ..ClusterConfig::new(home, Arc::new(workload), peers as usize)
     })
+}
+
+fn relays(texts: &[String]) -> Outcome<Vec<RelayUrl>> {
+    if texts.len() > RELAYS_MAX {
+        return Err(Failure::new(Code::BadInput, format!("a run has at most {RELAYS_MAX} relays")));
+    }
+    node::join::relays(texts).map_err(|error| Failure::new(Code::BadInput, error.to_string()).hint(error.hint()))
 }
 
 fn link(text: &str) -> Outcome<LinkSpec> {

@@ -91,9 +91,9 @@ pub(super) fn choose_run(
 
 /// The least and the most time of a round, in microseconds.
 fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
-    let seconds = match (config.workload.stages_len(), config.listen) {
-        (1, None) => ROUND_SECONDS_MAX,
-        (1, Some(_)) => OPEN_ROUND_SECONDS,
+    let seconds = match (config.workload.stages_len(), config.is_open()) {
+        (1, false) => ROUND_SECONDS_MAX,
+        (1, true) => OPEN_ROUND_SECONDS,
         _ => STAGED_ROUND_SECONDS,
     };
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000

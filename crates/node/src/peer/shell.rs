@@ -433,6 +433,7 @@ impl Shell {
             totals: *ledger.totals(),
             accounts: ledger.accounts().to_vec(),
             traffic: self.traffic(),
+            paths: self.transport.dialer().paths(),
             memory_peak_bytes: self.alone.then(memory::peak_bytes).flatten(),
             spent: self.time.read(),
             trained_tokens: self.past.trained_tokens,

@@ -45,7 +45,7 @@ async fn a_machine_without_the_text_gets_it_and_takes_part() {
     let charter = invitation.charter.body.clone();
     let mut told: Vec<Progress> = Vec::new();
     let tell = |progress| told.push(progress);
-    let corpus = texts::fetch(second.path(), &charter, invitation.validator, tell).await.unwrap();
+    let corpus = texts::fetch(second.path(), &charter, invitation.validator, &[], tell).await.unwrap();
     assert_eq!(corpus.manifest_hash(), charter.data.0);
     assert_eq!(corpus.manifest().licence, "public domain");
     let all = corpus.manifest().text_bytes();
@@ -53,7 +53,13 @@ async fn a_machine_without_the_text_gets_it_and_takes_part() {
     assert!(told.iter().all(|progress| progress.all == all) && told.last().unwrap().done == all, "{told:?}");
 
     let workload = Arc::new(Workload::new(invitation.recipe, corpus).unwrap());
-    let joins = Joined { charter: invitation.charter, validator: invitation.validator, stage: 0, operator: None };
+    let joins = Joined {
+        charter: invitation.charter,
+        validator: invitation.validator,
+        relays: Vec::new(),
+        stage: 0,
+        operator: None,
+    };
     let config = ClusterConfig { joins: Some(joins), ..ClusterConfig::new(second.path(), workload, 1) };
     let guest = Cluster::start(config).await.unwrap();
     let id = guest.members()[0].id();
@@ -70,7 +76,9 @@ async fn a_machine_without_the_text_gets_it_and_takes_part() {
 
     // It is kept: nobody has to be asked again.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
-    texts::fetch(second.path(), &charter, (PeerId([1; 32]), nowhere), |_| panic!("nothing is fetched")).await.unwrap();
+    texts::fetch(second.path(), &charter, (PeerId([1; 32]), Some(nowhere)), &[], |_| panic!("nothing is fetched"))
+        .await
+        .unwrap();
     let line = &runs::list(second.path()).unwrap()[0];
     assert_eq!((line.data.as_deref(), line.licence.as_deref()), (Some("an abbey"), Some("public domain")));
 }
@@ -95,7 +103,7 @@ async fn a_fetch_goes_on_where_it_stopped_and_does_not_believe_what_is_there() {
         part[100] ^= u8::from(damage);
         std::fs::write(partial.join(&largest.blake3).with_extension("part"), part).unwrap();
         let mut told: Vec<u64> = Vec::new();
-        let corpus = texts::fetch(&home, &charter, validator, |progress| told.push(progress.done)).await.unwrap();
+        let corpus = texts::fetch(&home, &charter, validator, &[], |progress| told.push(progress.done)).await.unwrap();
         assert_eq!(corpus.manifest_hash(), charter.data.0);
         let grew = |floor: usize| told.iter().filter(|done| (**done as usize) < floor).count();
         match damage {
@@ -164,7 +172,7 @@ async fn wrong_bytes_are_refused_with_who_sent_them() {
     ] {
         let home = tempfile::tempdir().unwrap();
         let (endpoint, address) = liar(identity.clone(), known, size).await;
-        let fetched = texts::fetch(home.path(), &charter, (identity.id(), address), |_| {}).await;
+        let fetched = texts::fetch(home.path(), &charter, (identity.id(), Some(address)), &[], |_| {}).await;
         let error = fetched.map(|corpus| corpus.manifest_hash()).unwrap_err();
         let said = error.to_string();
         assert!(said.contains(&address.to_string()) && said.contains(what) && said.contains(part), "{said}");
@@ -180,13 +188,13 @@ async fn who_has_another_text_or_none_is_told_apart() {
     let home = tempfile::tempdir().unwrap();
     let founder = found(home.path(), 4000, false).await;
     let other = charter_of(Texts::read(&text_path()).unwrap(), founder.members()[0].id());
-    let here = (founder.members()[0].id(), founder.members()[0].address());
+    let here = (founder.members()[0].id(), Some(founder.members()[0].address()));
     let elsewhere = tempfile::tempdir().unwrap();
-    let error = texts::fetch(elsewhere.path(), &other, here, |_| {}).await.map(|_| ()).unwrap_err();
+    let error = texts::fetch(elsewhere.path(), &other, here, &[], |_| {}).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, TextError::Provider { error: ProviderError::Missing, .. }), "{error}");
     // A peer that orders no blocks offers none.
-    let second = (founder.members()[1].id(), founder.members()[1].address());
-    let error = texts::fetch(elsewhere.path(), &other, second, |_| {}).await.map(|_| ()).unwrap_err();
+    let second = (founder.members()[1].id(), Some(founder.members()[1].address()));
+    let error = texts::fetch(elsewhere.path(), &other, second, &[], |_| {}).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, TextError::Provider { error: ProviderError::Unreachable { .. }, .. }), "{error}");
     founder.shutdown().await;
 }
