@@ -15,6 +15,7 @@
 //!
 //! Identities lie outside of the runs, so that removing a run loses no key.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use learn::Recipe;
@@ -22,6 +23,7 @@ use learn::data::Manifest;
 use model::Tokenizer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wire::charter::NAME_BYTES_MAX;
 use wire::{Charter, Identity, RunId, Signed, Verified};
 
 use crate::identity::load_or_create;
@@ -111,11 +113,14 @@ impl Home {
         workload: &Workload,
         mut charter: Charter,
     ) -> Result<RunHome, StoreError> {
+        let taken = self.run_names()?;
         let name = charter.name.clone();
         let mut number = 1;
-        while self.run_path(charter.run_id()).exists() {
+        while taken.contains(&charter.name) || self.run_path(charter.run_id()).exists() {
             number += 1;
-            charter.name = format!("{name}-{number}");
+            let ending = format!("-{number}");
+            let room = name.floor_char_boundary(NAME_BYTES_MAX.saturating_sub(ending.len()));
+            charter.name = format!("{}{ending}", &name[..room]);
         }
         let run = charter.run_id();
         let directory = self.run_path(run);
@@ -138,6 +143,12 @@ impl Home {
         }
         self.note_newest(run)?;
         Ok((RunHome::open(directory, run)?, known))
+    }
+
+    /// What the runs here are called; a damaged one is called nothing.
+    fn run_names(&self) -> Result<BTreeSet<String>, StoreError> {
+        let name = |run: RunId| Some(RunHome::open(self.run_path(run), run).ok()?.charter.body.name.clone());
+        Ok(run_ids(&self.path)?.into_iter().filter_map(name).collect())
     }
 
     fn note_newest(&self, run: RunId) -> Result<(), StoreError> {

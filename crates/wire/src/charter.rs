@@ -15,6 +15,8 @@ use crate::identity::{Domain, PeerId, Signable};
 
 /// Most members of a run at one time.
 pub const MEMBERS_MAX: u32 = 16_384;
+/// Most bytes of a run's name.
+pub const NAME_BYTES_MAX: usize = 64;
 /// Most stages of a run.
 pub const STAGES_MAX: usize = 256;
 
@@ -219,7 +221,7 @@ impl Wire for Charter {
 
     fn validate(&self) -> Result<(), &'static str> {
         let rules: [(bool, &'static str); 15] = [
-            (!self.name.is_empty() && self.name.len() <= 64, "name must have 1 to 64 bytes"),
+            (!self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX, "name must have 1 to 64 bytes"),
             (!self.validators.is_empty() && self.validators.len() <= 100, "validators must be 1 to 100 keys"),
             (self.validators.windows(2).all(|pair| pair[0] < pair[1]), "validators must be sorted and distinct"),
             (!self.stages.is_empty() && self.stages.len() <= STAGES_MAX, "stages must be 1 to 256"),

@@ -91,6 +91,14 @@ fn runs_are_found_by_name_or_id_and_shown_whole() {
     let (first, second) = (found(home.path(), TINY), found(home.path(), TINY));
     let [one, two] = [&first, &second].map(|run| run.charter().body.run_id());
     assert_eq!(second.charter().body.name, "first-2", "a name for each");
+    let founder = Home::open(home.path()).unwrap().identity(1).unwrap();
+    let changes = [("seed".to_owned(), "7".to_owned())];
+    let fork = runs::fork(home.path(), &first, founder.id(), Some(&"é".repeat(32)), &changes, None).unwrap();
+    let forks = [(); 2].map(|()| {
+        let fork = Home::open(home.path()).unwrap().found_run(&founder, &fork.workload, fork.charter.clone()).unwrap();
+        fork.charter().body.name.clone()
+    });
+    assert_eq!(forks, ["é".repeat(32), format!("{}-2", "é".repeat(31))], "also where there is no room for more");
     let found = |named: &str| runs::find(home.path(), named).unwrap().map(|run| run.charter().body.run_id());
     assert_eq!(found("first"), Some(one));
     assert_eq!(found("first-2"), Some(two));
