@@ -150,8 +150,12 @@ pub(crate) struct UpArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct JoinArgs {
-    /// The ticket that `cairn up --listen` printed
-    pub(crate) ticket: String,
+    /// The ticket that `cairn up --listen` or `--relay` printed
+    #[arg(required_unless_present = "lan", conflicts_with = "lan")]
+    pub(crate) ticket: Option<String>,
+    /// Take part in the run that a machine in the local network lets others join, without a ticket
+    #[arg(long)]
+    pub(crate) lan: bool,
     #[command(flatten)]
     pub(crate) page: PageArgs,
     /// The text that the run is trained on, when it is not the bundled one

@@ -30,6 +30,7 @@ use crate::Checkpoint;
 use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
+use crate::lan::{self, Announcement};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
@@ -140,6 +141,8 @@ pub struct Cluster {
     ticket: Ticket,
     /// Whether it was founded elsewhere.
     joined: bool,
+    /// Tells the local network of the run.
+    _announcement: Option<Announcement>,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
     /// Tells the others when a peer listens elsewhere; ends with the cluster.
@@ -203,7 +206,22 @@ impl Cluster {
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
         let returns = JoinSet::from_iter([returns.run()]);
         let joined = config.joins.is_some();
-        Ok(Self { home, run, resumed, ticket, joined, members, network, returns, observer, observing, client, stop })
+        let _announcement = if config.is_open() && !joined { announcement(&ticket, &run.recipe().name) } else { None };
+        Ok(Self {
+            home,
+            run,
+            resumed,
+            ticket,
+            joined,
+            _announcement,
+            members,
+            network,
+            returns,
+            observer,
+            observing,
+            client,
+            stop,
+        })
     }
 
     /// The data directory.
@@ -331,6 +349,12 @@ impl Cluster {
         }
         leave(self.client).await;
     }
+}
+
+/// Announces the run in the local network; without it, a ticket is needed there, too.
+fn announcement(ticket: &Ticket, name: &str) -> Option<Announcement> {
+    let announced = lan::announce(ticket, name);
+    announced.inspect_err(|error| tracing::debug!(%error, "the run is not announced in the local network")).ok()
 }
 
 async fn leave(client: Option<Arc<InferenceClient>>) {

@@ -196,11 +196,8 @@ pub(crate) fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
 pub async fn ask(ticket: &Ticket) -> Result<Invitation, JoinError> {
     let identity = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
     let relays = relays(&ticket.relays)?;
-    let config = TransportConfig {
-        bind: bind_for(&ticket.addresses),
-        relays: relays.clone(),
-        ..TransportConfig::default()
-    };
+    let config =
+        TransportConfig { bind: bind_for(&ticket.addresses), relays: relays.clone(), ..TransportConfig::default() };
     let transport = Transport::bind(&config, &identity, Services::default()).await?;
     let asked = tokio::time::timeout(ANSWER_MAX, ask_over(transport.dialer(), ticket)).await;
     transport.shutdown().await;

@@ -15,7 +15,7 @@
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
-//! | machines that join, and relays through which they meet | [`join`], [`relay`] |
+//! | machines that join, how they find a run nearby, and relays through which they meet | [`join`], [`lan`], [`relay`] |
 //! | the machine itself | [`probe`] |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -30,6 +30,7 @@ pub mod home;
 pub mod identity;
 pub mod inference;
 pub mod join;
+pub mod lan;
 pub mod links;
 pub mod member;
 pub mod memory;

@@ -94,7 +94,12 @@ pub struct TransportConfig {
 
 impl Default for TransportConfig {
     fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 0)), alpn: ALPN.to_vec(), fixed_paths: false, relays: Vec::new() }
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            alpn: ALPN.to_vec(),
+            fixed_paths: false,
+            relays: Vec::new(),
+        }
     }
 }
 

@@ -18,13 +18,10 @@ use crate::figures::count;
 
 /// Takes part until the run is complete or Ctrl-C is pressed.
 pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
-    let ticket: Ticket = args.ticket.parse().map_err(|error: TicketError| {
-        let hint = match error {
-            TicketError::Version { .. } => "both sides need the same version of cairn",
-            _ => "copy the whole line that `cairn up --listen` printed",
-        };
-        Failure::new(Code::BadInput, &error).hint(hint)
-    })?;
+    let ticket = match &args.ticket {
+        Some(text) => read(text)?,
+        None => nearby().await?,
+    };
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
     let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
     let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
@@ -56,6 +53,44 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     };
     attend(config, &args.page, args.exit_when_done, "`cairn join` with the same ticket goes on from here", headline)
         .await
+}
+
+fn read(text: &str) -> Outcome<Ticket> {
+    text.parse().map_err(|error: TicketError| {
+        let hint = match error {
+            TicketError::Version { .. } => "both sides need the same version of cairn",
+            _ => "copy the whole line that `cairn up --listen` or `--relay` printed",
+        };
+        Failure::new(Code::BadInput, &error).hint(hint)
+    })
+}
+
+/// The only run that the local network offers.
+async fn nearby() -> Outcome<Ticket> {
+    eprintln!("\n  looking for runs in the local network");
+    let found = node::lan::search(node::lan::SEARCH).await;
+    let found = found.map_err(|error| Failure::new(Code::Network, error).hint("ask for a ticket"))?;
+    match &found[..] {
+        [] => Err(Failure::new(Code::Network, "no machine in the local network lets others join a run").hint(
+            "`cairn up --listen 0.0.0.0:7071` on the other machine does; with its ticket it works from anywhere",
+        )),
+        [only] => {
+            eprintln!(
+                "  found `{}`, run {}, ordered by {}",
+                only.name,
+                only.ticket.run.0.short(),
+                only.ticket.validator.short()
+            );
+            Ok(only.ticket.clone())
+        }
+        several => {
+            let list: Vec<String> =
+                several.iter().map(|run| format!("    {}\n      cairn join {}", run.name, run.ticket)).collect();
+            eprintln!("{}", list.join("\n"));
+            Err(Failure::new(Code::BadInput, format!("{} runs can be joined here", several.len()))
+                .hint("choose one of the lines above"))
+        }
+    }
 }
 
 fn headline(cluster: &Cluster, url: &str) -> String {

@@ -17,7 +17,8 @@ pub(crate) async fn run(args: &RelayArgs) -> Outcome {
     // Bits on the line, bytes in the library.
     let per_client = NonZeroU32::new(u32::try_from(args.per_client / 8).unwrap_or(u32::MAX));
     let per_client = per_client.ok_or_else(|| {
-        Failure::new(Code::BadInput, "a client of a relay needs at least 8 bit/s").hint("`--per-client 100M` is ordinary")
+        Failure::new(Code::BadInput, "a client of a relay needs at least 8 bit/s")
+            .hint("`--per-client 100M` is ordinary")
     })?;
     let relay = Relay::start(args.listen, per_client).await.map_err(|error| {
         Failure::new(Code::Network, error.to_string()).hint("choose another port with `--listen 0.0.0.0:PORT`")

@@ -37,7 +37,13 @@ pub struct Dialer {
 
 impl Dialer {
     /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are.
-    pub(super) fn new(endpoint: Endpoint, fixed: Option<SocketAddr>, own: PeerId, alpn: &[u8], relays: &[RelayUrl]) -> Self {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        fixed: Option<SocketAddr>,
+        own: PeerId,
+        alpn: &[u8],
+        relays: &[RelayUrl],
+    ) -> Self {
         Self {
             endpoint,
             fixed,

@@ -10,8 +10,8 @@ use learn::data::Corpus;
 use ledger::Standing;
 use node::cluster::Joined;
 use node::join::{JoinError, ask};
-use node::status::PeerStatus;
 use node::relay::{CLIENT_BYTES_PER_S, Relay};
+use node::status::PeerStatus;
 use node::{Cluster, ClusterConfig, RelayUrl, Workload};
 use wire::{Hash, Identity, PeerId, RunId, Ticket};
 
