@@ -1,8 +1,12 @@
 //! What a person can type.
 
+mod limits;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use limits::LimitArgs;
 
 /// An open network in which ordinary machines train, serve and own language models together.
 #[derive(Debug, Parser)]
@@ -117,10 +121,8 @@ pub(crate) struct UpArgs {
     /// `int4`; a range may become smaller where links are slow [default: full,int8..int4]
     #[arg(long, value_name = "CODEC", requires = "stages")]
     pub(crate) codec: Option<String>,
-    /// Bytes of memory that a peer may take, e.g. `600M`: a stage that needs more is refused, and a peer in a process of its own
-    /// ends when it takes more
-    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
-    pub(crate) memory: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,
@@ -159,6 +161,8 @@ pub(crate) struct JoinArgs {
     /// Take part in this stage of a model in stages; who took part before stays where it was [default: the one with the fewest peers]
     #[arg(long, value_name = "N")]
     pub(crate) stage: Option<u16>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Listen at this address, e.g. `0.0.0.0:7071` [default: any free port]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<std::net::SocketAddr>,

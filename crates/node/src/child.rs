@@ -29,6 +29,7 @@ pub use handle::{ChildHandle, ChildProgram};
 pub use restarts::{DEATHS_MAX, LIVED_WELL, OVER_MEMORY_MAX, PAUSE_FIRST, PAUSE_MAX};
 
 use crate::identity::load_or_create;
+use crate::limits::{CpuShare, Rates};
 use crate::member::{Failure, FailureKind};
 use crate::memory;
 use crate::peer::{self, NodeConfig, NodeHandle};
@@ -71,6 +72,18 @@ pub struct ChildConfig {
     pub held_bytes_max: BTreeMap<u16, u64>,
     /// Bytes of memory that the process may take: it ends when it took more.
     pub memory: Option<u64>,
+    /// The part of the machine's processor time that it may take.
+    #[serde(default)]
+    pub cpu: Option<CpuShare>,
+    /// Bits per second that it may send to other machines.
+    #[serde(default)]
+    pub up_bits_per_s: Option<u64>,
+    /// Bits per second that it may fetch from other machines.
+    #[serde(default)]
+    pub down_bits_per_s: Option<u64>,
+    /// The peers of this machine, and who uses their model.
+    #[serde(default)]
+    pub own: Vec<PeerId>,
     /// The ids of the run's known peers.
     pub peers: Vec<PeerId>,
 }
@@ -250,6 +263,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
     let charter = config.charter.verify().map_err(|error| bad_input(error.to_string()))?;
     let identity = load_or_create(&config.key).map_err(|error| Failure::from(&peer::NodeError::from(error)))?;
     let place = |(stage, held_bytes_max)| (stage, PipelineConfig { held_bytes_max, ..workload.pipeline() });
+    let rates = Rates::new(config.up_bits_per_s, config.down_bits_per_s, &config.own);
     Ok(NodeConfig {
         directory: config.directory,
         identity,
@@ -259,8 +273,13 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         workload: Arc::new(workload),
         stage: config.stage,
         operator: config.operator,
-        cores: Cores::new(config.cores),
-        transport: TransportConfig { bind: config.bind, fixed_paths: config.fixed_paths, ..TransportConfig::default() },
+        cores: Cores::new(config.cores).limited(config.cpu),
+        transport: TransportConfig {
+            bind: config.bind,
+            fixed_paths: config.fixed_paths,
+            rates,
+            ..TransportConfig::default()
+        },
         peers: config.peers,
         checked: CheckedBlocks::default(),
     })

@@ -29,8 +29,10 @@ use crate::Checkpoint;
 use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
+use crate::limits::{Limits, LoadMeter, When};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
+use crate::memory::WholeMemory;
 use crate::observe::{Observer, Outcome, Watched};
 use crate::peer::NodeError;
 use crate::store::StoreError;
@@ -38,7 +40,7 @@ use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
 use returns::Returns;
-use starting::{places, start_members, ticket};
+use starting::{Shared, places, start_members, ticket};
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
@@ -69,8 +71,8 @@ pub struct ClusterConfig {
     /// The access link of every peer; none leaves them on loopback as it is. On a link slower than
     /// [`crate::blobs::FETCH_BYTES_PER_SECOND_MIN`], blobs are given up and a run does not get on.
     pub link: Option<LinkSpec>,
-    /// Bytes of memory that a peer of a stage may take; one in a process of its own ends when it takes more.
-    pub memory: Option<u64>,
+    /// What this machine gives.
+    pub limits: Limits,
     /// When the weights of a new run may leave their stages, and which run is resumed: one with the same. None takes any that there is, and
     /// founds an open one. Every local peer is an operator of its own.
     pub release: Option<Release>,
@@ -95,7 +97,7 @@ impl ClusterConfig {
             cores: Cores::all(),
             processes: None,
             link: None,
-            memory: None,
+            limits: Limits::default(),
             release: None,
             fresh: false,
             listen: None,
@@ -147,6 +149,7 @@ impl Cluster {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
         check_release(&config)?;
+        check_limits(&config)?;
         (1..=config.peers).try_for_each(|number| places(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
@@ -157,20 +160,22 @@ impl Cluster {
         };
         let (run, resumed) = chosen.map_err(failure)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
-        let members = start_members(&home, &run, &config, &identities).await?;
+        let consumer = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
+        let shared = Shared::new(&config, &identities, consumer.id());
+        let members = start_members(&home, &run, &config, &identities, &shared).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
         let network = match config.link {
             Some(link) => Some(Arc::new(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?)),
             None => None,
         };
         let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
-        let client = inference(&run, &config, (&addresses, &stages), network.as_deref()).await?;
+        let client = inference(&run, &config, &consumer, (&addresses, &stages), network.as_deref()).await?;
         let ticket = ticket(&run, &config, &members[0]);
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
             workload: config.workload.clone(),
-            cores: config.cores.clone(),
+            cores: shared.cores.clone(),
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
@@ -357,6 +362,26 @@ fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses limits that cannot be kept: a model that does not fit, and a machine that does not say how busy it is.
+fn check_limits(config: &ClusterConfig) -> Result<(), Failure> {
+    let bad_input =
+        |message: String, hint: &str| Failure { kind: FailureKind::BadInput, message, hint: hint.to_owned() };
+    if config.limits.when == When::Idle {
+        LoadMeter::check().map_err(|error| bad_input(error.to_string(), error.hint()))?;
+    }
+    let cores = config.cores.limited(config.limits.cpu).count();
+    let members = config.joins.as_ref().map_or(config.peers, |joined| joined.charter.body.start_members as usize);
+    let planned = WholeMemory::of(&config.workload, members, cores);
+    let planned = planned.map_err(|error| bad_input(error.to_string(), "choose another recipe"))?;
+    planned.map_or(Ok(()), |planned| planned.check(config.limits.memory)).map_err(|error| {
+        let less = "allow a peer more memory, or let fewer units train at a time with `--cpu`";
+        bad_input(
+            error.to_string(),
+            if config.joins.is_some() { less } else { "allow a peer more memory, or take `--stages`" },
+        )
+    })
+}
+
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
@@ -389,6 +414,7 @@ fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) 
 async fn inference(
     run: &RunHome,
     config: &ClusterConfig,
+    consumer: &Identity,
     (addresses, stages): (&[(PeerId, SocketAddr)], &[u16]),
     network: Option<&ShapedNetwork>,
 ) -> Result<Option<Arc<InferenceClient>>, Failure> {
@@ -404,11 +430,11 @@ async fn inference(
     let replicas: Vec<Replica> = addresses.iter().zip(stages).map(replica).collect();
     let transport = TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() };
     let id = run.charter().body.run_id();
-    let started = InferenceClient::start(&transport, id, config.workload.clone(), &replicas).await;
-    let (client, own, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
+    let started = InferenceClient::start(&transport, consumer, id, config.workload.clone(), &replicas).await;
+    let (client, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
     if let Some(network) = network {
         // The links of the peers count, not its own.
-        network.add(own, address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
+        network.add(consumer.id(), address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
     }
     Ok(Some(client))
 }

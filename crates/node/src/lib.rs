@@ -29,6 +29,7 @@ pub mod home;
 pub mod identity;
 pub mod inference;
 pub mod join;
+pub mod limits;
 pub mod links;
 pub mod member;
 pub mod memory;
@@ -49,6 +50,7 @@ pub mod workload;
 
 pub use checkpoint::{Checkpoint, TextFormat, Weights};
 pub use cluster::{Cluster, ClusterConfig};
+pub use limits::Limits;
 pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};
 pub use models::{Manifest, Models, ModelsError};

@@ -1,8 +1,10 @@
-//! The memory of a peer that holds a stage: planned before it starts, kept by the size of its in-flight window, and measured.
+//! The memory of a peer: planned before it starts, kept by the size of its in-flight window, and measured.
 //!
-//! A plan has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
+//! The plan of a stage has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
 //! the units under way, the blocks of the whole run, which every peer holds ([`swarm::Peer::blocks`]), and the program with its data. Only
-//! the window can be made smaller; a limit below the rest is refused.
+//! the window can be made smaller; a limit below the rest is refused. That of a peer with the whole model is [`WholeMemory`].
+
+mod whole;
 
 use std::fmt;
 
@@ -13,6 +15,7 @@ use wire::{Receipt, Signed, Transaction};
 
 use crate::inference::serving_bytes;
 use crate::workload::Workload;
+pub use whole::WholeMemory;
 
 /// Transactions of a member in a round: its commitment and its attestation.
 const TRANSACTIONS_PER_ROUND: u64 = 2;
@@ -35,11 +38,11 @@ pub struct MemberMemory {
     message: u64,
 }
 
-/// A stage does not fit.
+/// A peer does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct TooLittleMemory {
-    /// The stage.
-    pub stage: u16,
+    /// Its stage; none when it holds the whole model.
+    pub stage: Option<u16>,
     /// Bytes that it needs at least.
     pub needed: u64,
     /// Bytes that it may take.
@@ -50,12 +53,8 @@ impl fmt::Display for TooLittleMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         let Self { stage, needed, limit } = self;
-        write!(
-            f,
-            "a peer of stage {stage} needs {} MB of memory, and may take {} MB",
-            megabytes(*needed),
-            limit / 1_000_000
-        )
+        let of = stage.map_or_else(String::new, |stage| format!(" of stage {stage}"));
+        write!(f, "a peer{of} needs {} MB of memory, and may take {} MB", megabytes(*needed), limit / 1_000_000)
     }
 }
 
@@ -111,7 +110,7 @@ impl MemberMemory {
         let needed = self.least();
         let Some(limit) = limit else { return Ok(workload.pipeline()) };
         if needed > limit {
-            return Err(TooLittleMemory { stage, needed, limit });
+            return Err(TooLittleMemory { stage: Some(stage), needed, limit });
         }
         let window = (limit - self.without_window()).min(self.window.max(MESSAGES_MIN * self.message));
         Ok(PipelineConfig { held_bytes_max: window, ..workload.pipeline() })
@@ -160,12 +159,28 @@ mod tests {
         assert_eq!(held(Some(memory.total() - 1000)), Ok(memory.window - 1000));
         assert_eq!(held(Some(memory.least())), Ok(MESSAGES_MIN * memory.message));
         let (needed, limit) = (memory.least(), memory.least() - 1);
-        assert_eq!(held(Some(limit)), Err(TooLittleMemory { stage: 1, needed, limit }));
+        assert_eq!(held(Some(limit)), Err(TooLittleMemory { stage: Some(1), needed, limit }));
     }
 
     #[test]
     fn a_whole_model_has_no_plan_of_this_kind() {
         assert_eq!(MemberMemory::of(&workload(1), 0, 4), Ok(None));
+    }
+
+    #[test]
+    fn a_whole_model_is_refused_where_it_does_not_fit() {
+        let workload = workload(1);
+        let alone = WholeMemory::of(&workload, 1, 1).unwrap().unwrap();
+        let (many, shared) =
+            (WholeMemory::of(&workload, 1, 4).unwrap().unwrap(), WholeMemory::of(&workload, 4, 4).unwrap().unwrap());
+        assert!(alone.total() < many.total() && shared.total() < many.total(), "{alone:?} {many:?} {shared:?}");
+        assert_eq!(alone.check(None), Ok(()));
+        assert_eq!(alone.check(Some(alone.total())), Ok(()));
+        let (needed, limit) = (alone.total(), alone.total() - 1);
+        let refused = alone.check(Some(limit)).unwrap_err();
+        assert_eq!(refused, TooLittleMemory { stage: None, needed, limit });
+        assert!(refused.to_string().starts_with("a peer needs "), "{refused}");
+        assert_eq!(WholeMemory::of(&self::workload(2), 1, 1), Ok(None));
     }
 
     #[test]

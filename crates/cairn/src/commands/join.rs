@@ -46,11 +46,13 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
             .hint("`--data FILE_OR_DIR` names the text, which has to be the same to the byte; both sides need the same version"));
     }
+    let limits = args.limits.read()?;
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
     let joined = Joined { charter, validator, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,
+        limits,
         joins: Some(joined),
         ..ClusterConfig::new(home, Arc::new(workload), 1)
     };

@@ -85,11 +85,8 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
     // Fewer peers take several units each, so that the work of a round stays the recipe's; more peers need more units.
     recipe.units_per_round = recipe.units_per_round.max(args.peers);
     let workload = workload::load(recipe, &args.recipe)?;
-    if args.memory.is_some() && workload.stages_len() == 1 {
-        let said = "`--memory` bounds what a stage takes, and this model is not in stages";
-        return Err(Failure::new(Code::BadInput, said).hint("`--stages 4` cuts the model into four"));
-    }
-    let processes = if args.processes { Some(child_program(args.memory.is_some())?) } else { None };
+    let limits = args.limits.read()?;
+    let processes = if args.processes { Some(child_program(limits.memory.is_some())?) } else { None };
     Ok(ClusterConfig {
         home: home.to_owned(),
         baseline: workload::baseline(&workload, &args.recipe),
@@ -99,7 +96,7 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         cores: Cores::all(),
         processes,
         link,
-        memory: args.memory,
+        limits,
         release: None,
         fresh: args.fresh,
         listen: args.listen,

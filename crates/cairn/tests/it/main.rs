@@ -7,6 +7,7 @@ mod browser;
 mod crash;
 mod finetune;
 mod join;
+mod limits;
 mod models;
 mod plan;
 mod program;

@@ -104,7 +104,7 @@ impl Shell {
         let pipeline = config.places.get(&stage).cloned().ok_or(NodeError::NoPlace { stage })?;
         let other_stages = config.places.keys().copied().filter(|other| *other != stage).collect();
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
-        let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.count());
+        let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.clone());
         let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
         let offer = RunOffer::new(config.charter.clone().into_signed(), &config.workload.recipe);
         let services =

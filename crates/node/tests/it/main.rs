@@ -10,6 +10,7 @@ mod export;
 mod faults;
 mod inference;
 mod join;
+mod limits;
 mod links;
 mod processes;
 mod split;
