@@ -31,6 +31,12 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Take part in a run on another machine, with the ticket that it printed
     Join(JoinArgs),
+    /// Let this machine's peers rest: the others do not wait for them, and what they did stays theirs
+    Pause,
+    /// Let them go on
+    Resume,
+    /// End the cairn that runs with this data directory, as Ctrl-C does
+    Stop,
     /// Train without a network: the centralised baseline of the same recipe
     Train(TrainArgs),
     /// Teach a pretrained model your own text or conversations, on this machine
@@ -421,6 +427,12 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) page: PageArgs,
+    /// Look also at the run of this ticket: whether it answers, how fast, and which part this machine could take
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+    /// Bytes of memory that a peer may take, e.g. `4G` [default: three quarters of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
+    pub(crate) memory: Option<u64>,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

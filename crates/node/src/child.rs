@@ -96,6 +96,8 @@ pub enum Order {
     Introduce(Vec<(PeerId, SocketAddr)>),
     /// The process of a peer ended.
     Ended(PeerId),
+    /// Pause, or go on.
+    Pause(bool),
     /// Report the piece of a peer.
     Piece(PeerId),
     /// Stop.
@@ -194,6 +196,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
         match order {
             Order::Introduce(peers) => node.introduce(peers).await,
             Order::Ended(peer) => node.note_end(peer).await,
+            Order::Pause(paused) => node.set_paused(paused).await,
             Order::Piece(peer) => {
                 let piece = node.piece(peer).await.map(Box::new);
                 self.report(&Report::Piece(peer, piece)).await?;

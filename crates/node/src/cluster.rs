@@ -10,6 +10,8 @@
 //!
 //! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
 
+mod checks;
+mod machine;
 mod returns;
 mod starting;
 
@@ -19,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use learn::data::Role;
-use learn::pipeline::StageShape;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -29,16 +30,18 @@ use crate::Checkpoint;
 use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
-use crate::limits::{Limits, LoadMeter, When};
+use crate::limits::{Limits, local_minute};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
-use crate::memory::WholeMemory;
 use crate::observe::{Observer, Outcome, Watched};
+use crate::pausing::Pauses;
 use crate::peer::NodeError;
 use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
+use checks::{check_limits, check_release};
+use machine::{MachineWatch, first_view};
 use returns::Returns;
 use starting::{Shared, places, start_members, ticket};
 
@@ -131,8 +134,9 @@ pub struct Cluster {
     joined: bool,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
-    /// Tells the others when a peer listens elsewhere; ends with the cluster.
+    /// Tells the others when a peer listens elsewhere, and looks at the machine; ends with the cluster.
     returns: JoinSet<()>,
+    pauses: Pauses,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
     /// How a model in stages is used.
@@ -171,6 +175,9 @@ impl Cluster {
         let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
         let client = inference(&run, &config, &consumer, (&addresses, &stages), network.as_deref()).await?;
         let ticket = ticket(&run, &config, &members[0]);
+        let machine = watch::Sender::new(first_view(&config.limits, &config.home));
+        let pauses = Pauses::new(config.limits.when, local_minute(), machine.clone());
+        let is_paused = pauses.paused().borrow().is_some();
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
@@ -179,6 +186,7 @@ impl Cluster {
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
+            machine: machine.subscribe(),
             founded: config.joins.is_none(),
             ticket: (config.joins.is_some() || config.listen.is_some()).then(|| ticket.to_string()),
             inference: client.clone(),
@@ -188,13 +196,33 @@ impl Cluster {
         let (observer, observing) = Observer::start(watched, observed, stopped);
         addresses.extend(config.joins.as_ref().map(|joined| joined.validator));
         for member in &members {
+            if is_paused {
+                member.set_paused(true).await;
+            }
             member.introduce(addresses.clone()).await;
         }
         let members = Arc::new(members);
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
-        let returns = JoinSet::from_iter([returns.run()]);
+        let mut returns = JoinSet::from_iter([returns.run()]);
+        let watching =
+            MachineWatch::new(home.path(), members.clone(), config.limits.clone(), pauses.clone(), machine, is_paused);
+        returns.spawn(watching.run());
         let joined = config.joins.is_some();
-        Ok(Self { home, run, resumed, ticket, joined, members, network, returns, observer, observing, client, stop })
+        Ok(Self {
+            home,
+            run,
+            resumed,
+            ticket,
+            joined,
+            members,
+            network,
+            returns,
+            pauses,
+            observer,
+            observing,
+            client,
+            stop,
+        })
     }
 
     /// The data directory.
@@ -255,6 +283,11 @@ impl Cluster {
     /// The whole state of the network as of now.
     pub fn state(&self) -> NetState {
         self.observer.state()
+    }
+
+    /// The pauses of this machine's peers.
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     /// The changes of that state.
@@ -338,48 +371,6 @@ fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
         _ => STAGED_ROUND_SECONDS,
     };
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
-}
-
-/// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
-fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
-    let release = config.release.unwrap_or_default();
-    let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
-    let (rounds, stages) = (config.workload.recipe.rounds, usize::from(config.workload.stages_len()));
-    release.validate(rounds, stages).map_err(|rule| {
-        let hint = match release {
-            Release::OpenAfter { .. } => {
-                format!("`--release open-after={rounds}` opens with the last of the run's {rounds} rounds")
-            }
-            Release::OpenNow | Release::Split => {
-                "`--stages 2` cuts the model, so that there is something to split".to_owned()
-            }
-        };
-        bad_input(rule.to_owned(), hint)
-    })?;
-    if release.is_split() && config.workload.shape(0).is_some_and(StageShape::needs_neighbours) {
-        return Err(Failure::from(&NodeError::LearnedBases));
-    }
-    Ok(())
-}
-
-/// Refuses limits that cannot be kept: a model that does not fit, and a machine that does not say how busy it is.
-fn check_limits(config: &ClusterConfig) -> Result<(), Failure> {
-    let bad_input =
-        |message: String, hint: &str| Failure { kind: FailureKind::BadInput, message, hint: hint.to_owned() };
-    if config.limits.when == When::Idle {
-        LoadMeter::check().map_err(|error| bad_input(error.to_string(), error.hint()))?;
-    }
-    let cores = config.cores.limited(config.limits.cpu).count();
-    let members = config.joins.as_ref().map_or(config.peers, |joined| joined.charter.body.start_members as usize);
-    let planned = WholeMemory::of(&config.workload, members, cores);
-    let planned = planned.map_err(|error| bad_input(error.to_string(), "choose another recipe"))?;
-    planned.map_or(Ok(()), |planned| planned.check(config.limits.memory)).map_err(|error| {
-        let less = "allow a peer more memory, or let fewer units train at a time with `--cpu`";
-        bad_input(
-            error.to_string(),
-            if config.joins.is_some() { less } else { "allow a peer more memory, or take `--stages`" },
-        )
-    })
 }
 
 /// The run to resume, or a new one.

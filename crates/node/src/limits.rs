@@ -20,6 +20,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use governor::{Governor, Worker, process_cpu_seconds};
+pub(crate) use load::child_cpu_seconds;
 pub use load::{BUSY_ABOVE, IDLE_BELOW, IdleWatch, LoadMeter, LoadUnknown};
 pub(crate) use rate::PART_BYTES;
 pub use rate::{Rate, Rates};

@@ -8,6 +8,7 @@ mod whole;
 
 use std::fmt;
 
+use learn::Recipe;
 use learn::pipeline::{MESSAGES_PER_UNIT, PROGRAM_BYTES, STAGE_SLOTS, StageBudget, TOKENIZER_BYTES};
 use model::ConfigError;
 use swarm::pipeline::PipelineConfig;
@@ -77,7 +78,7 @@ impl MemberMemory {
             stage: StageBudget::of(recipe, shape, STAGE_SLOTS, 1)?,
             serving: serving_bytes(workload, stage),
             window: MESSAGES_PER_UNIT * units * message,
-            records: records_bytes(workload, replicas),
+            records: records_bytes(recipe, replicas, workload.stages_len()),
             program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + tokens as u64,
             message,
         }))
@@ -118,8 +119,8 @@ impl MemberMemory {
 }
 
 /// What the blocks of a whole run take: a receipt for each unit in every stage, and a commitment and an attestation of each member.
-fn records_bytes(workload: &Workload, replicas: usize) -> u64 {
-    let (recipe, stages) = (&workload.recipe, u64::from(workload.stages_len()));
+fn records_bytes(recipe: &Recipe, replicas: usize, stages: u16) -> u64 {
+    let stages = u64::from(stages);
     let receipts = u64::from(recipe.units_per_round) * stages * size_of::<Signed<Receipt>>() as u64;
     let transactions = TRANSACTIONS_PER_ROUND * replicas as u64 * stages * size_of::<Signed<Transaction>>() as u64;
     recipe.rounds * (receipts + transactions)
@@ -127,8 +128,17 @@ fn records_bytes(workload: &Workload, replicas: usize) -> u64 {
 
 /// The most memory that this process had so far, in bytes, where the system says so.
 pub fn peak_bytes() -> Option<u64> {
-    let report = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = report.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    status_bytes("self", "VmHWM:")
+}
+
+/// The memory that a process has now, in bytes, where the system says so; this one's without a number.
+pub(crate) fn resident_bytes(process: Option<u32>) -> Option<u64> {
+    status_bytes(&process.map_or_else(|| "self".to_owned(), |process| process.to_string()), "VmRSS:")
+}
+
+fn status_bytes(process: &str, field: &str) -> Option<u64> {
+    let report = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -137,7 +147,6 @@ pub fn peak_bytes() -> Option<u64> {
 mod tests {
     use std::sync::Arc;
 
-    use learn::Recipe;
     use learn::boundary::{Precision, Space};
     use learn::data::Corpus;
 
@@ -189,5 +198,8 @@ mod tests {
         let before = peak_bytes().unwrap();
         let block = std::hint::black_box(vec![1u8; before as usize]);
         assert!(peak_bytes().unwrap() >= before + block.len() as u64 / 2);
+        assert!(resident_bytes(None).is_some_and(|now| now > 0 && now <= peak_bytes().unwrap()));
+        assert_eq!(resident_bytes(Some(std::process::id())).is_some(), resident_bytes(None).is_some());
+        assert_eq!(resident_bytes(Some(u32::MAX)), None);
     }
 }

@@ -92,6 +92,9 @@ pub struct PeerStatus {
     pub accounts: Vec<Account>,
     /// Bytes over all its connections, headers included.
     pub traffic: Traffic,
+    /// Of these, those to and from other machines.
+    #[serde(default)]
+    pub outside: Traffic,
     /// The most memory that it took, when it has a process of its own and the system says so.
     pub memory_peak_bytes: Option<u64>,
     /// Where its time went since the first round opened in this process.
@@ -132,6 +135,7 @@ impl PeerStatus {
             totals: Totals { run, supply: 0, tokens: 0, receipts: 0, rounds: 0, history: Hash::default() },
             accounts: Vec::new(),
             traffic: Traffic::default(),
+            outside: Traffic::default(),
             memory_peak_bytes: None,
             spent: Default::default(),
             trained_tokens: 0,
@@ -179,6 +183,7 @@ pub(crate) fn activity_view(activity: Activity, connected: bool) -> PeerActivity
     match activity {
         Activity::Halted => PeerActivity::Offline,
         Activity::Finished => PeerActivity::Done,
+        Activity::Paused => PeerActivity::Paused,
         Activity::Training { .. } => PeerActivity::Training,
         Activity::CatchingUp { .. } => PeerActivity::Fetching,
         Activity::Applying { .. } => PeerActivity::Applying,

@@ -18,13 +18,7 @@ use crate::figures::count;
 
 /// Takes part until the run is complete or Ctrl-C is pressed.
 pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
-    let ticket: Ticket = args.ticket.parse().map_err(|error: TicketError| {
-        let hint = match error {
-            TicketError::Version { .. } => "both sides need the same version of cairn",
-            _ => "copy the whole line that `cairn up --listen` printed",
-        };
-        Failure::new(Code::BadInput, &error).hint(hint)
-    })?;
+    let ticket = parse(&args.ticket)?;
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
     let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
     let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
@@ -60,6 +54,17 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         .await
 }
 
+/// Reads a ticket.
+pub(crate) fn parse(text: &str) -> Outcome<Ticket> {
+    text.parse().map_err(|error: TicketError| {
+        let hint = match error {
+            TicketError::Version { .. } => "both sides need the same version of cairn",
+            _ => "copy the whole line that `cairn up --listen` printed",
+        };
+        Failure::new(Code::BadInput, &error).hint(hint)
+    })
+}
+
 fn headline(cluster: &Cluster, url: &str) -> String {
     let ticket = cluster.ticket();
     let at = ticket.addresses.first().map_or_else(String::new, |address| format!(" at {address}"));
@@ -73,7 +78,8 @@ fn headline(cluster: &Cluster, url: &str) -> String {
     )
 }
 
-fn failure(error: &JoinError) -> Failure {
+/// Why a ticket leads nowhere.
+pub(crate) fn failure(error: &JoinError) -> Failure {
     let code = match error {
         JoinError::Network(_) | JoinError::Unreachable { .. } => Code::Network,
         _ => Code::BadInput,

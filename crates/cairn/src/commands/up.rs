@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::GatewayState;
+use gateway::{Asked, GatewayState};
 use learn::Recipe;
 use learn::boundary::Codec;
 use node::child::ChildProgram;
@@ -63,8 +63,9 @@ pub(crate) async fn attend(
     let note = ServingNote::write(&home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &url));
     let (stop, stopped) = watch::channel(false);
-    let serving = serving::start(server, gateway_state(&cluster, &home), stopped);
-    let outcome = watch_run(&cluster, exit_when_done, planned).await;
+    let (end, ended) = watch::channel(false);
+    let serving = serving::start(server, gateway_state(&cluster, &home, end), stopped);
+    let outcome = watch_run(&cluster, exit_when_done, planned, ended).await;
     stop.send_replace(true);
     let served = serve_ended(serving.await);
     drop(note);
@@ -190,7 +191,8 @@ fn headline(cluster: &Cluster, link: Option<LinkSpec>, url: &str) -> String {
     )
 }
 
-fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
+/// What the pages show and may ask; `end` is set when somebody asks to end.
+fn gateway_state(cluster: &Arc<Cluster>, home: &Path, end: watch::Sender<bool>) -> GatewayState {
     let (observer, runtime) = (cluster.observer().clone(), tokio::runtime::Handle::current());
     // The server must not keep the peers alive once the program stops.
     let weak = Arc::downgrade(cluster);
@@ -208,16 +210,42 @@ fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
             serving::piece_json(piece)
         }),
         verify: serving::verify(),
+        control: Some(Arc::new({
+            let pauses = cluster.pauses().clone();
+            move |asked| match asked {
+                Asked::Pause => pauses.pause(),
+                Asked::Resume => pauses.resume(),
+                Asked::Stop => {
+                    end.send_replace(true);
+                    pauses.paused().borrow().clone()
+                }
+            }
+        })),
+    }
+}
+
+/// Waits for Ctrl-C, or until somebody asks to end.
+async fn interruption(mut ended: watch::Receiver<bool>) {
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        Ok(_) = ended.wait_for(|ended| *ended) => {}
+        // Signals cannot be heard here, and nobody serves who could be asked.
+        else => std::future::pending().await,
     }
 }
 
 /// Shows the run until it ends, and then waits for Ctrl-C.
-async fn watch_run(cluster: &Cluster, exit_when_done: bool, planned: Option<MemberMemory>) -> Outcome {
+async fn watch_run(
+    cluster: &Cluster,
+    exit_when_done: bool,
+    planned: Option<MemberMemory>,
+    ended: watch::Receiver<bool>,
+) -> Outcome {
     let mut view = View::new();
     let mut events = cluster.subscribe();
     let mut look = tokio::time::interval(LOOK);
     let outcome = cluster.outcome();
-    let interrupted = tokio::signal::ctrl_c();
+    let interrupted = interruption(ended);
     tokio::pin!(outcome, interrupted);
     let ended = loop {
         tokio::select! {
@@ -247,8 +275,7 @@ async fn watch_run(cluster: &Cluster, exit_when_done: bool, planned: Option<Memb
                 return Ok(());
             }
             eprintln!("\n  the model goes on answering; Ctrl-C stops");
-            // An error means that signals cannot be heard here: then there is nothing to wait for.
-            let _ = interrupted.await;
+            interrupted.await;
             Ok(())
         }
     }

@@ -52,3 +52,33 @@ fn limits_that_are_none_or_cannot_be_kept_are_refused_before_anything_is_made() 
     }
     assert!(!place.home().exists(), "nothing was made");
 }
+
+#[test]
+fn a_running_cairn_pauses_goes_on_and_stops_as_other_commands_say() {
+    let place = Place::new();
+    let printed = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        assert!(output.status.success(), "{}", failed(&output).1);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let (code, said) = failed(&place.run(&["pause"]));
+    assert!(code == 3 && said.contains("no cairn runs") && said.contains("hint:"), "{said}");
+
+    let mut up = place.up(&["--preset", "tiny", "--rounds", "100000", "--peers", "2"]);
+    up.wait_for_round(1);
+    assert_eq!(printed(&["pause"]), "paused (by you); `cairn resume` goes on");
+    up.wait_for("paused (by you)");
+    let state = up.state();
+    assert_eq!(state["machine"]["paused"]["why"], "person", "{}", state["machine"]);
+    assert_eq!(printed(&["resume"]), "it works");
+    up.wait_for("goes on");
+    let done = up.rounds_done();
+    up.wait_for_round(done + 2);
+    assert_eq!(printed(&["stop"]), "stopped");
+    assert_eq!(up.finish().0, Some(0));
+    assert_eq!(failed(&place.run(&["resume"])).0, 3, "it has ended");
+
+    let mut again = place.up(&["--preset", "tiny", "--rounds", "100000", "--peers", "2"]);
+    again.wait_for_round(done);
+    assert_eq!(again.interrupt(), Some(0), "nothing was lost");
+}

@@ -104,6 +104,15 @@ fn process_ticks(stat: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
+/// Ticks in a second: what Linux says to programs, on every machine.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processor seconds that a child process has used; none where the system does not say, or when there is no such process.
+pub(crate) fn child_cpu_seconds(process: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    process_ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// Whether the machine counts as busy, from one load after the other.
 #[derive(Debug, Default)]
 pub struct IdleWatch {

@@ -4,6 +4,7 @@
 //! moments and activations; what each unit of the round gave; then paying in, stepping or loading, of which the largest counts; and what
 //! measuring and serving the model takes in the same process. What serving imported models takes is not in it.
 
+use learn::Recipe;
 use learn::pipeline::{PROGRAM_BYTES, TOKENIZER_BYTES};
 use model::{ConfigError, Kind, TrainerMemory, TrainerOptions};
 
@@ -43,7 +44,17 @@ impl WholeMemory {
         if workload.stages_len() > 1 {
             return Ok(None);
         }
-        let (recipe, layout) = (&workload.recipe, workload.layout(0));
+        let corpus = &workload.corpus;
+        let tokens = corpus.train.len() + corpus.heldout.len();
+        Self::of_recipe(&workload.recipe, tokens, members, cores).map(Some)
+    }
+
+    /// As [`WholeMemory::of`], for a recipe on a corpus of so many tokens.
+    ///
+    /// # Errors
+    /// The recipe's batch does not suit its model.
+    pub fn of_recipe(recipe: &Recipe, tokens: usize, members: usize, cores: usize) -> Result<Self, ConfigError> {
+        let layout = recipe.layout();
         let float = size_of::<f32>() as u64;
         let parameters = float * layout.len() as u64;
         let batch = recipe.batch;
@@ -55,22 +66,20 @@ impl WholeMemory {
         let unit = 4 * parameters + MUON_COPIES * largest + trainer.total() + kernels;
         let units = (recipe.units_per_round as usize).div_ceil(members.max(1)) as u64;
         let compression = recipe.compression;
-        let sent = layout.len() as u64 * compression.keep as u64 / (compression.chunk as u64).max(1);
+        let sent = layout.len() as u64 * u64::from(compression.keep) / u64::from(compression.chunk).max(1);
         let payloads = u64::from(recipe.units_per_round) * SENT_BYTES * sent;
         // The mean, the residual and its bytes; or the payloads of all and the next state's bytes; or a state read from its bytes.
         let exchange = (3 * parameters).max(payloads + 2 * parameters).max(4 * parameters);
-        let corpus = &workload.corpus;
-        let tokens = (corpus.train.len() + corpus.heldout.len()) * size_of::<u32>();
-        Ok(Some(Self {
+        Ok(Self {
             state: 2 * parameters,
             training: units.min(cores.max(1) as u64) * unit,
             deltas: units * parameters,
             exchange,
             // The bytes of a state, the state, the model before and the new one.
             serving: 6 * parameters + trainer.total() + kernels,
-            records: records_bytes(workload, members),
-            program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + tokens as u64,
-        }))
+            records: records_bytes(recipe, members, 1),
+            program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + (tokens * size_of::<u32>()) as u64,
+        })
     }
 
     /// What it takes at most.

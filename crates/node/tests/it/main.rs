@@ -12,6 +12,7 @@ mod inference;
 mod join;
 mod limits;
 mod links;
+mod pause;
 mod processes;
 mod split;
 mod stages;
