@@ -9,6 +9,7 @@ use gateway::{Asked, GatewayState};
 use learn::Recipe;
 use learn::boundary::Codec;
 use node::child::ChildProgram;
+use node::limits::{Limits, When, limit_text};
 use node::links::LinkSpecError;
 use node::memory::MemberMemory;
 use node::view::NetEvent;
@@ -58,10 +59,14 @@ pub(crate) async fn attend(
 ) -> Outcome {
     let server = serving::bind(page).await?;
     let (home, planned) = (config.home.clone(), planned_memory(&config)?);
+    let given = limits_text(&config.limits);
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
     let note = ServingNote::write(&home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &url));
+    if let Some(given) = given {
+        eprintln!("  {given}\n");
+    }
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let serving = serving::start(server, gateway_state(&cluster, &home, end), stopped);
@@ -279,6 +284,22 @@ async fn watch_run(
             Ok(())
         }
     }
+}
+
+/// What this machine gives, when that is not all.
+fn limits_text(limits: &Limits) -> Option<String> {
+    let Limits { cpu, memory, up_bits_per_s, down_bits_per_s, when } = limits;
+    let rate = |rate: &Option<u64>, way: &str| rate.map(|rate| format!("{}bit/s {way}", limit_text(rate)));
+    let parts = [
+        cpu.map(|cpu| format!("{cpu} of {} cores", node::probe::cores())),
+        memory.map(|memory| format!("{} of memory a peer", bytes(memory as f64))),
+        rate(up_bits_per_s, "up"),
+        rate(down_bits_per_s, "down"),
+        (*when != When::Always)
+            .then(|| format!("works {}", if *when == When::Idle { "while idle".to_owned() } else { when.to_string() })),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("this machine gives: {}", parts.join(" · ")))
 }
 
 /// What the peer of the largest stage may take; none when every peer holds the whole model.
