@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Compute recorded units of work again, and compare with their receipts, bit for bit
     Replay(ReplayArgs),
+    /// Run a relay: a public place where peers meet that cannot reach each other
+    Relay(RelayArgs),
     /// Look at this machine: cores, memory, instruction set, speed, port, disk
     Doctor(DoctorArgs),
     /// Prove that this machine computes exactly as every other: all kernels and a training run against recorded hashes
@@ -140,6 +142,9 @@ pub(crate) struct UpArgs {
     /// is resumed keeps its own [default: open-now]
     #[arg(long, value_name = "POLICY")]
     pub(crate) release: Option<String>,
+    /// Let other machines join through a relay (`cairn relay`), e.g. `http://192.0.2.7:3340`: they need not reach this one. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Vec<String>,
     /// Let other machines join: listen at this address, e.g. `0.0.0.0:7071`, and print a ticket for `cairn join`
     #[arg(long, value_name = "ADDRESS", conflicts_with = "link")]
     pub(crate) listen: Option<std::net::SocketAddr>,
@@ -175,6 +180,16 @@ pub(crate) struct JoinArgs {
     /// Exit when the run is complete instead of serving on
     #[arg(long)]
     pub(crate) exit_when_done: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RelayArgs {
+    /// Where to listen, on TCP and UDP of one port
+    #[arg(long, default_value = "0.0.0.0:3340", value_name = "ADDRESS")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// What one client may send through it at most, in bit/s, e.g. `20M`
+    #[arg(long, default_value = "100M", value_name = "RATE", value_parser = crate::figures::parse_count)]
+    pub(crate) per_client: u64,
 }
 
 #[derive(Args, Debug)]

@@ -12,6 +12,7 @@ pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod piece;
 pub(crate) mod plan;
+pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod train;

@@ -49,6 +49,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Replay(args) => commands::replay::run(&args, &home),
         Command::Conformance(args) => commands::conformance::run(&args),
+        Command::Relay(args) => block_on(commands::relay::run(&args)),
         Command::Doctor(args) => block_on(commands::doctor::run(&args, &home)),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Plan(args) => commands::plan::run(&args),

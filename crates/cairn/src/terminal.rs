@@ -287,6 +287,7 @@ mod tests {
             memory_peak_bytes: None,
             restarts: 0,
             lost: None,
+            path: None,
             faults: 0,
         };
         let text = peers_text(&[peer("1", PeerActivity::Training), peer("2", PeerActivity::Offline)]);

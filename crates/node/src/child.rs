@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::RelayUrl;
 use learn::Recipe;
 use learn::data::Corpus;
 use ledger::Piece;
@@ -66,6 +67,9 @@ pub struct ChildConfig {
     pub cores: usize,
     /// Where to listen.
     pub bind: SocketAddr,
+    /// Relays through which it is reached.
+    #[serde(default)]
+    pub relays: Vec<RelayUrl>,
     /// Whether to use the addresses that the parent tells and no path besides.
     pub fixed_paths: bool,
     /// The stages in which it can take part, with the most bytes of inputs, outputs and gradients that its pipeline holds in each.
@@ -281,6 +285,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
             bind: config.bind,
             fixed_paths: config.fixed_paths,
             rates,
+            relays: config.relays,
             ..TransportConfig::default()
         },
         peers: config.peers,

@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iroh::RelayUrl;
 use learn::data::Role;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
@@ -83,6 +84,8 @@ pub struct ClusterConfig {
     pub fresh: bool,
     /// Where peer 1 listens, when machines elsewhere are to reach it; none for loopback.
     pub listen: Option<SocketAddr>,
+    /// Relays through which others reach the peers; those of the ticket in a run of somebody else.
+    pub relays: Vec<RelayUrl>,
     /// The run of somebody else to take part in, instead of one of the own: a peer or more that know its validator.
     pub joins: Option<Joined>,
     /// The recorded baseline of the recipe, for people to compare with.
@@ -104,9 +107,17 @@ impl ClusterConfig {
             release: None,
             fresh: false,
             listen: None,
+            relays: Vec::new(),
             joins: None,
             baseline: None,
         }
+    }
+}
+
+impl ClusterConfig {
+    /// Whether other machines can take part.
+    pub fn is_open(&self) -> bool {
+        self.listen.is_some() || !self.relays.is_empty()
     }
 }
 
@@ -115,8 +126,10 @@ impl ClusterConfig {
 pub struct Joined {
     /// Its terms.
     pub charter: Verified<Charter>,
-    /// Who orders its blocks, and where that peer listens.
-    pub validator: (PeerId, SocketAddr),
+    /// Who orders its blocks, and where that peer was reached without a relay, if it was.
+    pub validator: (PeerId, Option<SocketAddr>),
+    /// The run's relays.
+    pub relays: Vec<RelayUrl>,
     /// The stage in which the peers of this machine begin.
     pub stage: u16,
     /// The key of who runs this machine, when that is not its own.
@@ -188,13 +201,14 @@ impl Cluster {
             link: config.link.map(|link| link.to_string()),
             machine: machine.subscribe(),
             founded: config.joins.is_none(),
-            ticket: (config.joins.is_some() || config.listen.is_some()).then(|| ticket.to_string()),
+            ticket: (config.joins.is_some() || config.is_open()).then(|| ticket.to_string()),
             inference: client.clone(),
             statuses: members.iter().map(Member::status).collect(),
             ended: members.iter().map(Member::ended).collect(),
         };
         let (observer, observing) = Observer::start(watched, observed, stopped);
-        addresses.extend(config.joins.as_ref().map(|joined| joined.validator));
+        let elsewhere = config.joins.as_ref().map(|joined| joined.validator);
+        addresses.extend(elsewhere.and_then(|(validator, address)| Some((validator, address?))));
         for member in &members {
             if is_paused {
                 member.set_paused(true).await;
@@ -365,9 +379,9 @@ async fn leave(client: Option<Arc<InferenceClient>>) {
 
 /// The least and the most time of a round, in microseconds.
 fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
-    let seconds = match (config.workload.stages_len(), config.listen) {
-        (1, None) => ROUND_SECONDS_MAX,
-        (1, Some(_)) => OPEN_ROUND_SECONDS,
+    let seconds = match (config.workload.stages_len(), config.is_open()) {
+        (1, false) => ROUND_SECONDS_MAX,
+        (1, true) => OPEN_ROUND_SECONDS,
         _ => STAGED_ROUND_SECONDS,
     };
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000

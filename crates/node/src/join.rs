@@ -1,6 +1,6 @@
 //! Joining a run from another machine: where a ticket leads.
 //!
-//! Message sequence: connect to the ticket's validator, one address after the other, with the protocol name [`ALPN`] → one stream: a
+//! Message sequence: connect to the ticket's validator, at all of its addresses and through all relays at once, with the protocol name [`ALPN`] → one stream: a
 //! [`RunQuestion`], and a [`RunAnswer`] with the charter and the recipe → everything is checked against the ticket's run id → the machine
 //! takes part as any other peer does: blocks, state and payloads come by the ordinary way.
 //!
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use iroh::RelayUrl;
 use iroh::endpoint::Connection;
 use learn::Recipe;
 use ledger::{Account, Standing};
@@ -23,12 +24,12 @@ use wire::{
 };
 
 use crate::frames::{FrameError, read_frame, write_frame};
-use crate::transport::{Services, Transport, TransportConfig, TransportError};
+use crate::transport::{Dialer, Services, Transport, TransportConfig, TransportError};
 
 /// What machines that want to join ask for when they connect.
 pub const ALPN: &[u8] = b"cairn-run/1";
-/// How long one address has to answer.
-pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long a validator has to answer.
+pub const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Questions that one connection may ask.
 const QUESTIONS_MAX: usize = 4;
 
@@ -89,8 +90,10 @@ pub struct Invitation {
     pub charter: Verified<Charter>,
     /// Its recipe.
     pub recipe: Recipe,
-    /// The peer that orders its blocks, and the address at which it answered.
-    pub validator: (PeerId, SocketAddr),
+    /// The peer that orders its blocks, and the address at which it answered, if that was not through a relay.
+    pub validator: (PeerId, Option<SocketAddr>),
+    /// The run's relays, as the ticket has them.
+    pub relays: Vec<RelayUrl>,
     /// Members of each stage, as that peer says.
     pub members: Vec<u32>,
 }
@@ -111,12 +114,18 @@ pub enum JoinError {
     #[error(transparent)]
     Network(#[from] TransportError),
     /// Nobody answers.
-    #[error("no answer from {}: {reason}", list(addresses))]
+    #[error("no answer from {}: {reason}", ways.join(", "))]
     Unreachable {
-        /// Where nobody answers.
-        addresses: Vec<SocketAddr>,
-        /// What the last of them gave.
+        /// Where nobody answers: addresses and relays.
+        ways: Vec<String>,
+        /// What was heard instead.
         reason: String,
+    },
+    /// A relay's address cannot be read.
+    #[error("`{relay}` is no address of a relay")]
+    Relay {
+        /// The text.
+        relay: String,
     },
     /// The peer takes part in another run.
     #[error("the peer that the ticket names takes part in another run now")]
@@ -152,6 +161,7 @@ impl JoinError {
                 "ask whether the run is up, whether its machine lets UDP in at that port, and for a new ticket"
             }
             Self::UnknownRun => "ask for a new ticket",
+            Self::Relay { .. } => "a relay's address is what `cairn relay` prints, e.g. `http://192.0.2.7:3340`",
             Self::OtherRun { .. } | Self::Signature(_) | Self::OtherValidator | Self::OtherRecipe { .. } => {
                 "do not trust who answers there; ask for a new ticket over another way"
             }
@@ -159,8 +169,16 @@ impl JoinError {
     }
 }
 
-fn list(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+/// Reads the addresses of relays.
+///
+/// # Errors
+/// [`JoinError::Relay`].
+pub fn relays<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<RelayUrl>, JoinError> {
+    let read = |text: &String| {
+        let url = text.parse().ok().filter(|url: &RelayUrl| matches!(url.scheme(), "http" | "https"));
+        url.ok_or_else(|| JoinError::Relay { relay: text.clone() })
+    };
+    texts.into_iter().map(read).collect()
 }
 
 /// An address of a peer on this machine, as its neighbours here dial it: one that listens everywhere is reached on loopback.
@@ -177,25 +195,17 @@ pub(crate) fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
 /// [`JoinError`].
 pub async fn ask(ticket: &Ticket) -> Result<Invitation, JoinError> {
     let identity = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
-    let config = TransportConfig { bind: bind_for(&ticket.addresses), ..TransportConfig::default() };
-    let mut transport = Transport::bind(&config, &identity, Services::default()).await?;
-    let mut outcome = None;
-    for address in &ticket.addresses {
-        transport.set_address(ticket.validator, *address);
-        let asked = tokio::time::timeout(ANSWER_MAX, ask_at(&transport, ticket)).await;
-        let asked = asked.unwrap_or_else(|_| Err(FrameError::TimeOut.to_string()));
-        let answered = asked.is_ok();
-        outcome = Some((*address, asked));
-        if answered {
-            break;
-        }
-    }
+    let relays = relays(&ticket.relays)?;
+    let config =
+        TransportConfig { bind: bind_for(&ticket.addresses), relays: relays.clone(), ..TransportConfig::default() };
+    let transport = Transport::bind(&config, &identity, Services::default()).await?;
+    let asked = tokio::time::timeout(ANSWER_MAX, ask_over(transport.dialer(), ticket)).await;
     transport.shutdown().await;
-    match outcome {
-        Some((address, Ok(answer))) => check(ticket, answer, address),
-        other => {
-            let reason = other.and_then(|(_, asked)| asked.err()).unwrap_or_else(|| "it names none".to_owned());
-            Err(JoinError::Unreachable { addresses: ticket.addresses.clone(), reason })
+    match asked.unwrap_or_else(|_| Err(FrameError::TimeOut.to_string())) {
+        Ok((answer, address)) => check(ticket, answer, (address, relays)),
+        Err(reason) => {
+            let addresses = ticket.addresses.iter().map(SocketAddr::to_string);
+            Err(JoinError::Unreachable { ways: addresses.chain(ticket.relays.iter().cloned()).collect(), reason })
         }
     }
 }
@@ -227,17 +237,24 @@ pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     all.map(|ip| SocketAddr::new(ip, bound.port())).collect()
 }
 
-async fn ask_at(transport: &Transport, ticket: &Ticket) -> Result<RunAnswer, String> {
-    let connection = transport.dialer().connection(ticket.validator, ALPN).await.map_err(|error| error.to_string())?;
+/// What the validator says, and where it was reached, if that was not through a relay.
+async fn ask_over(dialer: &Dialer, ticket: &Ticket) -> Result<(RunAnswer, Option<SocketAddr>), String> {
+    let connection =
+        dialer.dial_at(ticket.validator, ALPN, &ticket.addresses).await.map_err(|error| error.to_string())?;
     let (mut questions, mut answers) = connection.open_bi().await.map_err(|error| error.to_string())?;
     let exchange = async {
         write_frame(&mut questions, &RunQuestion { run: ticket.run }).await?;
         read_frame::<RunAnswer>(&mut answers).await
     };
-    exchange.await.map_err(|error: FrameError| error.to_string())
+    let answer = exchange.await.map_err(|error: FrameError| error.to_string())?;
+    Ok((answer, dialer.path_to(ticket.validator).and_then(|path| path.direct)))
 }
 
-fn check(ticket: &Ticket, answer: RunAnswer, address: SocketAddr) -> Result<Invitation, JoinError> {
+fn check(
+    ticket: &Ticket,
+    answer: RunAnswer,
+    (address, relays): (Option<SocketAddr>, Vec<RelayUrl>),
+) -> Result<Invitation, JoinError> {
     let RunAnswer::Files(files) = answer else { return Err(JoinError::UnknownRun) };
     let run = files.charter.body.run_id();
     if run != ticket.run {
@@ -252,5 +269,6 @@ fn check(ticket: &Ticket, answer: RunAnswer, address: SocketAddr) -> Result<Invi
     if recipe.hash() != charter.body.recipe.0 {
         return Err(other("its hash is another".to_owned()));
     }
-    Ok(Invitation { charter, recipe, validator: (ticket.validator, address), members: files.members })
+    let validator = (ticket.validator, address);
+    Ok(Invitation { charter, recipe, validator, relays, members: files.members })
 }

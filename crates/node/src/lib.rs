@@ -15,6 +15,7 @@
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
+//! | machines that join, and relays through which they meet | [`join`], [`relay`] |
 //! | the machine itself | [`probe`] |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -39,6 +40,7 @@ pub mod offline;
 pub mod pausing;
 pub mod peer;
 pub mod probe;
+pub mod relay;
 pub mod replay;
 pub mod role;
 pub mod speed;
@@ -52,6 +54,7 @@ pub mod workload;
 
 pub use checkpoint::{Checkpoint, TextFormat, Weights};
 pub use cluster::{Cluster, ClusterConfig};
+pub use iroh::RelayUrl;
 pub use limits::Limits;
 pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};

@@ -1,5 +1,6 @@
 //! What a peer says about itself, to the cluster that it is part of and, as a line of JSON, to a parent process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use wire::{Hash, PeerId, RunId};
 
 use crate::member::Failure;
 use crate::time::Spent;
-use crate::transport::Traffic;
+use crate::transport::{Path, Traffic};
 use crate::view::{FaultView, PeerActivity};
 
 /// A closed round, as every ledger has it.
@@ -95,6 +96,9 @@ pub struct PeerStatus {
     /// Of these, those to and from other machines.
     #[serde(default)]
     pub outside: Traffic,
+    /// Which way packets to each connected peer take.
+    #[serde(default)]
+    pub paths: BTreeMap<PeerId, Path>,
     /// The most memory that it took, when it has a process of its own and the system says so.
     pub memory_peak_bytes: Option<u64>,
     /// Where its time went since the first round opened in this process.
@@ -136,6 +140,7 @@ impl PeerStatus {
             accounts: Vec::new(),
             traffic: Traffic::default(),
             outside: Traffic::default(),
+            paths: BTreeMap::new(),
             memory_peak_bytes: None,
             spent: Default::default(),
             trained_tokens: 0,

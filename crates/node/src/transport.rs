@@ -1,8 +1,8 @@
 //! Connects peers over QUIC and carries their messages.
 //!
 //! Source: iroh 1.4 (QUIC with mutual ed25519 authentication, so a connection proves the other side's [`PeerId`]). The
-//! endpoint is built on iroh's minimal preset: no relay, no DNS, no port mapper, no third party; addresses come from the
-//! address book only, and the default bind address is loopback.
+//! endpoint is built on iroh's minimal preset: no DNS, no port mapper, no third party, and no relay but those of the run; addresses come
+//! from the address book, and the default bind address is loopback.
 //!
 //! Shape of a connection: one unidirectional stream each way, opened by its sender at once; on it frames of a `u32`
 //! little-endian length and a message's canonical bytes. Two streams rather than one bidirectional one, so that neither
@@ -22,11 +22,16 @@
 //! Addresses. Whoever starts peers tells them where others listen. A peer that nobody told of is called back where its connections come
 //! from: its socket is one for both directions, so this also reaches peers behind an address translation that they themselves opened.
 //!
+//! Relays. Peers of a run with relays ([`crate::relay`]) keep a connection to one of them, and are dialled through them and at their known
+//! address at once. A connection that began through a relay goes on without it as soon as the two ends found a direct path; which it is, is
+//! told by [`Dialer::paths`].
+//!
 //! What it deliberately does not do: decide whom to connect to, retry, or look into messages.
 
 mod dialer;
 mod fixed;
 mod link;
+mod relays;
 mod throttle;
 mod traffic;
 mod window;
@@ -37,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{Connection, IncomingAddr, PortmapperConfig, VarInt, presets};
-use iroh::{Endpoint, RelayMode, SecretKey};
+use iroh::{Endpoint, RelayUrl, SecretKey};
 use iroh_blobs::api::Store as BlobIndex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -50,7 +55,7 @@ use crate::limits::Rates;
 pub use dialer::Dialer;
 use fixed::FixedPaths;
 use link::{Link, LinkEvent};
-pub use traffic::Traffic;
+pub use traffic::{Path, Traffic};
 use window::Acceptor;
 
 /// What peers of this protocol version ask for when they connect.
@@ -84,6 +89,8 @@ pub struct TransportConfig {
     pub alpn: Vec<u8>,
     /// Whether to use the addresses of the address book and no path besides, as peers behind shaped links must.
     pub fixed_paths: bool,
+    /// Relays through which to be reached and to reach others: none without any, and with fixed paths.
+    pub relays: Vec<RelayUrl>,
     /// How much may go to other machines and come from them.
     pub rates: Rates,
 }
@@ -91,7 +98,7 @@ pub struct TransportConfig {
 impl Default for TransportConfig {
     fn default() -> Self {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { bind, alpn: ALPN.to_vec(), fixed_paths: false, rates: Rates::default() }
+        Self { bind, alpn: ALPN.to_vec(), fixed_paths: false, relays: Vec::new(), rates: Rates::default() }
     }
 }
 
@@ -216,8 +223,10 @@ impl Transport {
         if services.offer.is_some() {
             alpns.push(join::ALPN.to_vec());
         }
+        let relays = if config.fixed_paths { &[] } else { config.relays.as_slice() };
         let builder = Endpoint::builder(presets::Minimal)
-            .relay_mode(RelayMode::Disabled)
+            .relay_mode(relays::mode(relays))
+            .ca_tls_config(relays::trust(relays))
             .portmapper_config(PortmapperConfig::Disabled)
             .secret_key(SecretKey::from_bytes(&identity.secret()))
             .alpns(alpns)
@@ -232,7 +241,7 @@ impl Transport {
             (builder.bind_addr(config.bind).map_err(|error| bind_error(error.to_string()))?, None)
         };
         let endpoint = builder.bind().await.map_err(|error| bind_error(format!("{error:#}")))?;
-        let dialer = Dialer::new(endpoint, fixed, identity.id(), config);
+        let dialer = Dialer::new(endpoint, fixed, identity.id(), (config, relays));
         let (incoming_sender, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
         let accepting = tokio::spawn(accept_all(dialer.clone(), services, incoming_sender.clone()));
         Ok(Self {

@@ -279,8 +279,20 @@ pub struct PeerView {
     /// Why it is gone for good, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
+    /// Whether peer 1 of this machine reaches it directly or through a relay; none of itself, and while it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathView>,
     /// Faults recorded against it.
     pub faults: u64,
+}
+
+/// Which way packets to a peer take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathView {
+    /// Whether a relay passes them on.
+    pub relayed: bool,
+    /// Round-trip time, in milliseconds.
+    pub round_trip_ms: f64,
 }
 
 /// Text that the model wrote.

@@ -1,7 +1,8 @@
 //! Tickets: one line of text that is all that a machine needs to join a run.
 //!
-//! A ticket names the run, the validator that orders its blocks, and where that one listens. It is no secret and no permission: who has
-//! the run's id can check everything that is told under it.
+//! A ticket names the run, the validator that orders its blocks, where that one listens, and through which relays peers of the run can be
+//! reached that have no address of their own. It is no secret and no permission: who has the run's id can check everything that is told
+//! under it.
 //!
 //! Form: `cairn` and, in lower-case base32 without padding, a version, the canonical bytes and the first [`CHECK_BYTES`] of their BLAKE3
 //! hash. A line that was cut, or in which a letter changed, is told apart from one of another version.
@@ -20,12 +21,16 @@ use crate::identity::PeerId;
 
 /// Most addresses in a ticket.
 pub const ADDRESSES_MAX: usize = 8;
+/// Most relays of a run.
+pub const RELAYS_MAX: usize = 4;
+/// Most bytes of a relay's address.
+pub const RELAY_BYTES_MAX: usize = 80;
 /// What a ticket begins with.
 pub const PREFIX: &str = "cairn";
 /// Bytes against typing errors.
 pub const CHECK_BYTES: usize = 4;
 /// The version of the form.
-pub const TICKET_VERSION: u8 = 1;
+pub const TICKET_VERSION: u8 = 2;
 
 /// Where a run can be joined.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -34,17 +39,25 @@ pub struct Ticket {
     pub run: RunId,
     /// The peer that orders its blocks.
     pub validator: PeerId,
-    /// Where that peer listens: 1 to [`ADDRESSES_MAX`], the likeliest first.
+    /// Where that peer listens: up to [`ADDRESSES_MAX`], the likeliest first.
     pub addresses: Vec<SocketAddr>,
+    /// The run's relays, as `http://` or `https://` addresses: up to [`RELAYS_MAX`], and at least one where there is no address.
+    pub relays: Vec<String>,
 }
 
 impl Wire for Ticket {
     const NAME: &'static str = "ticket";
-    const BYTES_MAX: usize = 512;
+    const BYTES_MAX: usize = 768;
 
     fn validate(&self) -> Result<(), &'static str> {
-        if self.addresses.is_empty() || self.addresses.len() > ADDRESSES_MAX {
-            return Err("a ticket must have 1 to 8 addresses");
+        if self.addresses.len() > ADDRESSES_MAX || self.relays.len() > RELAYS_MAX {
+            return Err("a ticket must have at most 8 addresses and 4 relays");
+        }
+        if self.addresses.is_empty() && self.relays.is_empty() {
+            return Err("a ticket must have an address or a relay");
+        }
+        if !self.relays.iter().all(|relay| is_relay(relay)) {
+            return Err("a relay must be an `http://` or `https://` address of at most 80 plain letters");
         }
         if !self.addresses.iter().all(is_dialable) {
             return Err("an address must be one that others can dial");
@@ -112,6 +125,14 @@ pub(crate) fn is_dialable(address: &SocketAddr) -> bool {
     !address.ip().is_unspecified() && address.port() != 0
 }
 
+/// Whether a text can name a relay.
+fn is_relay(text: &str) -> bool {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    host.is_some_and(|host| !host.is_empty())
+        && text.len() <= RELAY_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     let Hash(hash) = Hash::derive("cairn v1 ticket", &[bytes]);
     std::array::from_fn(|place| hash[place])
@@ -123,7 +144,7 @@ mod tests {
 
     fn ticket() -> Ticket {
         let addresses = vec!["192.0.2.7:7071".parse().unwrap(), "[2001:db8::1]:7071".parse().unwrap()];
-        Ticket { run: RunId(Hash([7; 32])), validator: PeerId([9; 32]), addresses }
+        Ticket { run: RunId(Hash([7; 32])), validator: PeerId([9; 32]), addresses, relays: Vec::new() }
     }
 
     #[test]
@@ -152,10 +173,10 @@ mod tests {
             assert!(String::from_utf8(letters).unwrap().parse::<Ticket>().is_err(), "{place}");
         }
         assert_eq!(parse(&format!("cairn{}", "a".repeat(5000))), TicketError::Damaged);
-        let mut other = vec![2_u8];
+        let mut other = vec![TICKET_VERSION + 1];
         other.extend(check(&other));
         let other = format!("{PREFIX}{}", BASE32_NOPAD_NOCASE.encode(&other));
-        assert_eq!(parse(&other), TicketError::Version { got: 2 });
+        assert_eq!(parse(&other), TicketError::Version { got: TICKET_VERSION + 1 });
     }
 
     #[test]
@@ -167,5 +188,19 @@ mod tests {
             assert!(matches!(with(address).to_string().parse::<Ticket>(), Err(TicketError::Content(_))));
         }
         assert!(Ticket { addresses: Vec::new(), ..ticket() }.validate().is_err());
+    }
+
+    #[test]
+    fn relays_stand_in_for_addresses() {
+        let behind = |relay: &str| Ticket { addresses: Vec::new(), relays: vec![relay.to_owned()], ..ticket() };
+        for relay in ["http://192.0.2.9:3340", "https://relay.example"] {
+            assert_eq!(behind(relay).to_string().parse(), Ok(behind(relay)), "{relay}");
+        }
+        let long = format!("https://{}", "a".repeat(RELAY_BYTES_MAX));
+        for relay in ["", "http://", "192.0.2.9:3340", "ftp://192.0.2.9", "http://two words", "http://\u{e4}", &long] {
+            assert!(behind(relay).validate().is_err(), "{relay}");
+        }
+        let many = vec!["http://192.0.2.9:3340".to_owned(); RELAYS_MAX + 1];
+        assert!(Ticket { relays: many, ..ticket() }.validate().is_err());
     }
 }

@@ -42,7 +42,8 @@ struct Found {
     name: String,
     run: String,
     validator: String,
-    address: String,
+    /// Where it answered; none when that was through a relay.
+    address: Option<String>,
     /// Seconds until it had answered, connecting included.
     answered_seconds: f64,
     /// Members of each stage.
@@ -99,7 +100,7 @@ async fn look(ticket: &str, means: &Means) -> Outcome<Found> {
         name: invitation.charter.body.name.clone(),
         run: ticket.run.0.to_string(),
         validator: ticket.validator.short(),
-        address: invitation.validator.1.to_string(),
+        address: invitation.validator.1.map(|address| address.to_string()),
         answered_seconds: asked.elapsed().as_secs_f64(),
         role: part(&invitation.recipe, means)?,
         members: invitation.members,
@@ -142,9 +143,9 @@ fn found_text(found: &Found, budget: Option<u64>) -> Vec<(&'static str, &'static
             "ok  ",
             "run",
             format!(
-                "`{}`, {members} members, answers at {} in {:.0} ms",
+                "`{}`, {members} members, answers {} in {:.0} ms",
                 found.name,
-                found.address,
+                found.address.as_ref().map_or_else(|| "through a relay".to_owned(), |address| format!("at {address}")),
                 1e3 * found.answered_seconds
             ),
         ),

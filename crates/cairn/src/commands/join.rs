@@ -22,7 +22,7 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
     let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
     let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
-    let Invitation { charter, recipe, validator, .. } = invitation;
+    let Invitation { charter, recipe, validator, relays, .. } = invitation;
     if charter.body.stage(stage).is_none() {
         let stages = charter.body.stages.len();
         return Err(Failure::new(
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     }
     let limits = args.limits.read()?;
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
-    let joined = Joined { charter, validator, stage, operator };
+    let joined = Joined { charter, validator, relays, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,
@@ -67,7 +67,12 @@ pub(crate) fn parse(text: &str) -> Outcome<Ticket> {
 
 fn headline(cluster: &Cluster, url: &str) -> String {
     let ticket = cluster.ticket();
-    let at = ticket.addresses.first().map_or_else(String::new, |address| format!(" at {address}"));
+    let (address, relay) = (ticket.addresses.first(), ticket.relays.first());
+    let at = match (address, relay) {
+        (Some(address), _) => format!(" at {address}"),
+        (None, Some(relay)) => format!(" behind {relay}"),
+        (None, None) => String::new(),
+    };
     let verb = if cluster.is_resumed() { "taking part again in" } else { "taking part in" };
     format!(
         "\n  {verb} `{}`: {} parameters, ordered by {}{at}\n  this machine is {}\n  pages and API: {url}\n",

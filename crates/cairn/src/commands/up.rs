@@ -14,9 +14,10 @@ use node::links::LinkSpecError;
 use node::memory::MemberMemory;
 use node::view::NetEvent;
 use node::workload::Cores;
-use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, Summary};
+use node::{Cluster, ClusterConfig, LinkSpec, Outcome as RunOutcome, RelayUrl, Summary};
 use tokio::sync::watch;
 use wire::Release;
+use wire::ticket::RELAYS_MAX;
 
 use crate::cli::{PageArgs, UpArgs};
 use crate::commands::serve::serve_ended;
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: &UpArgs, home: &Path) -> Outcome {
         said.extend(release_text(cluster).map(|policy| format!("  {policy}\n\n")));
         let parts = planned.map(|planned| (bytes(planned.total() as f64), memory_parts(&planned)));
         said.extend(parts.map(|(total, parts)| format!("  a peer takes up to {total} of memory: {parts}\n\n")));
-        if args.listen.is_some() {
+        if args.listen.is_some() || !args.relay.is_empty() {
             said += &format!("  others take part with\n    cairn join {}\n", cluster.ticket());
         }
         said
@@ -106,8 +107,16 @@ fn config(args: &UpArgs, home: &Path, link: Option<LinkSpec>) -> Outcome<Cluster
         release: None,
         fresh: args.fresh,
         listen: args.listen,
+        relays: relays(&args.relay)?,
         joins: None,
     })
+}
+
+fn relays(texts: &[String]) -> Outcome<Vec<RelayUrl>> {
+    if texts.len() > RELAYS_MAX {
+        return Err(Failure::new(Code::BadInput, format!("a run has at most {RELAYS_MAX} relays")));
+    }
+    node::join::relays(texts).map_err(|error| Failure::new(Code::BadInput, error.to_string()).hint(error.hint()))
 }
 
 fn link(text: &str) -> Outcome<LinkSpec> {

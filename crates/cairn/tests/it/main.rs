@@ -6,6 +6,8 @@ mod bad_input;
 mod browser;
 mod crash;
 mod finetune;
+#[cfg(target_os = "linux")]
+mod internet;
 mod join;
 mod limits;
 mod models;

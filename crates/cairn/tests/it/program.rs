@@ -9,18 +9,42 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+#[cfg(target_os = "linux")]
+use testnet::Host;
 
 /// No single wait of a test takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A data directory, removed at the end.
+/// A data directory, removed at the end, and the host on which programs with it run.
 pub(crate) struct Place {
     directory: TempDir,
+    #[cfg(target_os = "linux")]
+    host: Option<Host>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            #[cfg(target_os = "linux")]
+            host: None,
+        }
+    }
+
+    /// A data directory on a host of a test internet.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn on(host: &Host) -> Self {
+        Self { host: Some(host.clone()), ..Self::new() }
+    }
+
+    /// The program, run where this place is.
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_cairn");
+        #[cfg(target_os = "linux")]
+        if let Some(host) = &self.host {
+            return host.command(Path::new(program));
+        }
+        Command::new(program)
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -33,7 +57,7 @@ impl Place {
 
     /// The program with this data directory, and nothing of the tester's environment that could change it.
     pub(crate) fn cairn(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
+        let mut command = self.program();
         command.args(arguments).env("CAIRN_HOME", self.home()).env_remove("CAIRN_LOG").stdin(Stdio::null());
         command
     }
@@ -53,7 +77,14 @@ impl Place {
         let port_text = port.to_string();
         let mut all = vec![command, "--port", &port_text];
         all.extend_from_slice(arguments);
-        let mut child = self.cairn(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut up = self.listen(&all, port);
+        up.wait_for("pages and API");
+        up
+    }
+
+    /// Starts a command and listens to what it prints.
+    pub(crate) fn listen(&self, all: &[&str], port: u16) -> Up {
+        let mut child = self.cairn(all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (lines, heard) = mpsc::channel();
         for stream in [
             Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
@@ -67,9 +98,14 @@ impl Place {
                 }
             });
         }
-        let mut up = Up { child, port, heard, said: Vec::new() };
-        up.wait_for("pages and API");
-        up
+        Up {
+            child,
+            port,
+            heard,
+            said: Vec::new(),
+            #[cfg(target_os = "linux")]
+            host: self.host.clone(),
+        }
     }
 }
 
@@ -84,6 +120,8 @@ pub(crate) struct Up {
     pub(crate) port: u16,
     heard: mpsc::Receiver<String>,
     said: Vec<String>,
+    #[cfg(target_os = "linux")]
+    host: Option<Host>,
 }
 
 impl Up {
@@ -110,8 +148,20 @@ impl Up {
 
     /// The network's state as the page sees it.
     pub(crate) fn state(&self) -> Value {
-        let mut answer = ureq::get(format!("{}/net/state", self.url())).call().unwrap();
-        answer.body_mut().read_json().unwrap()
+        let url = format!("{}/net/state", self.url());
+        self.inside(move || {
+            let mut answer = ureq::get(url).call().unwrap();
+            answer.body_mut().read_json().unwrap()
+        })
+    }
+
+    /// Does something with sockets of the host on which it runs.
+    fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        #[cfg(target_os = "linux")]
+        if let Some(host) = &self.host {
+            return host.inside(act).unwrap();
+        }
+        act()
     }
 
     /// The user's piece as the page sees it, when there is one.

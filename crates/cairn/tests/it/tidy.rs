@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crates of the workspace a crate may use. `sim` and `node` are the only places where the towers meet.
-const ALLOWED_EDGES: [(&str, &[&str]); 10] = [
+const ALLOWED_EDGES: [(&str, &[&str]); 11] = [
     ("tensor", &[]),
     ("model", &["tensor"]),
     ("learn", &["tensor", "model"]),
@@ -15,6 +15,7 @@ const ALLOWED_EDGES: [(&str, &[&str]); 10] = [
     ("sim", &["wire", "ledger", "swarm", "model", "learn"]),
     ("node", &["wire", "ledger", "swarm", "tensor", "model", "learn"]),
     ("gateway", &["wire", "ledger", "tensor", "model", "learn", "node"]),
+    ("testnet", &["node"]),
     ("cairn", &["wire", "ledger", "tensor", "model", "learn", "sim", "node", "gateway"]),
 ];
 const LOCKED_PACKAGES_MAX: usize = 600;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use iroh::RelayUrl;
 use swarm::CheckedBlocks;
 use swarm::pipeline::PipelineConfig;
 use wire::{Identity, OperatorCertificate, PeerId, Signed, Ticket};
@@ -85,19 +86,26 @@ fn first_stage(config: &ClusterConfig, number: usize) -> u16 {
 /// What another machine needs to take part.
 pub(super) fn ticket(run: &RunHome, config: &ClusterConfig, first: &Member) -> Ticket {
     let (validator, addresses) = match &config.joins {
-        Some(joined) => (joined.validator.0, vec![joined.validator.1]),
+        Some(joined) => (joined.validator.0, joined.validator.1.into_iter().collect()),
         None => (first.id(), join::reachable(first.address())),
     };
-    Ticket { run: run.charter().body.run_id(), validator, addresses }
+    let relays = relays(config).iter().map(|relay| relay.as_str().trim_end_matches('/').to_owned()).collect();
+    Ticket { run: run.charter().body.run_id(), validator, addresses, relays }
+}
+
+/// The relays through which the peers of this machine are reached.
+fn relays(config: &ClusterConfig) -> &[RelayUrl] {
+    config.joins.as_ref().map_or(&config.relays, |joined| &joined.relays)
 }
 
 /// Where a peer listens: peer 1 where it was told to, the others beside it, and one of a run elsewhere where it can reach that.
 fn transport(config: &ClusterConfig, number: usize) -> TransportConfig {
     let beside = |listen: SocketAddr| if number == 1 { listen } else { SocketAddr::new(listen.ip(), 0) };
     let told = config.listen.map(beside);
-    let reaches = || config.joins.as_ref().map(|joined| join::bind_for(&[joined.validator.1]));
-    let bind = told.or_else(reaches).unwrap_or(TransportConfig::default().bind);
-    TransportConfig { bind, ..TransportConfig::default() }
+    let reaches = || config.joins.as_ref().map(|joined| join::bind_for(joined.validator.1.as_slice()));
+    let relayed = || (!relays(config).is_empty()).then(|| join::bind_for(&[]));
+    let bind = told.or_else(reaches).or_else(relayed).unwrap_or(TransportConfig::default().bind);
+    TransportConfig { bind, relays: relays(config).to_vec(), ..TransportConfig::default() }
 }
 
 async fn start_task(
@@ -173,6 +181,7 @@ async fn start_process(
         operator: certificate(run, config, ids[number - 1]),
         cores: (config.cores.count() / config.peers).max(1),
         bind: transport(config, number).bind,
+        relays: relays(config).to_vec(),
         fixed_paths: config.link.is_some(),
         held_bytes_max: held.collect(),
         memory: config.limits.memory,

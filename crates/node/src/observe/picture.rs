@@ -11,8 +11,8 @@ use super::{Observed, SAMPLES_MAX, Summary, Watched};
 use crate::status::{PeerStatus, RoundReport};
 use crate::time::Spent;
 use crate::view::{
-    BoundaryView, CurvePoint, FaultView, LedgerView, NetState, PeerActivity, PeerView, Phase, PipelineView, RunView,
-    Sample, TimeSplit,
+    BoundaryView, CurvePoint, FaultView, LedgerView, NetState, PathView, PeerActivity, PeerView, Phase, PipelineView,
+    RunView, Sample, TimeSplit,
 };
 use crate::workload::Workload;
 
@@ -297,6 +297,11 @@ impl Picture {
             memory_peak_bytes: status.memory_peak_bytes,
             restarts: status.lives.restarts,
             lost: status.lives.lost.clone(),
+            path: statuses[0]
+                .paths
+                .get(&status.id)
+                .filter(|_| number != 1)
+                .map(|path| PathView { relayed: path.is_relayed(), round_trip_ms: path.round_trip_us as f64 / 1e3 }),
             faults: statuses.iter().map(against).max().unwrap_or(0),
         }
     }

@@ -440,6 +440,7 @@ impl Shell {
             accounts: ledger.accounts().to_vec(),
             traffic,
             outside,
+            paths: self.transport.dialer().paths(),
             memory_peak_bytes: self.alone.then(memory::peak_bytes).flatten(),
             spent: self.time.read(),
             trained_tokens: self.past.trained_tokens,

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use iroh::endpoint::{Connection, ConnectionError};
-use iroh::{Endpoint, EndpointAddr, EndpointId, TransportAddr};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayUrl, TransportAddr};
 use wire::PeerId;
 
-use super::traffic::{Meters, Traffic};
+use super::traffic::{Meters, Path, Traffic};
 use super::{NO_COMMON_ALPN, PEERS_MAX, TransportConfig, TransportError, fixed, link, window};
 use crate::limits::Rates;
 
@@ -21,6 +21,8 @@ pub struct Dialer {
     pub(super) endpoint: Endpoint,
     /// Where it listens when its paths are fixed.
     fixed: Option<SocketAddr>,
+    /// Through which peers are reached, too.
+    relays: Arc<[RelayUrl]>,
     pub(super) own: PeerId,
     pub(super) alpn: Arc<[u8]>,
     /// Where peers listen, as it was told.
@@ -36,11 +38,17 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are, as it is configured.
-    pub(super) fn new(endpoint: Endpoint, fixed: Option<SocketAddr>, own: PeerId, config: &TransportConfig) -> Self {
+    /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are, as it is configured, through these relays.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        fixed: Option<SocketAddr>,
+        own: PeerId,
+        (config, relays): (&TransportConfig, &[RelayUrl]),
+    ) -> Self {
         Self {
             endpoint,
             fixed,
+            relays: relays.into(),
             own,
             alpn: config.alpn.as_slice().into(),
             book: Arc::default(),
@@ -100,6 +108,16 @@ impl Dialer {
         self.meters.read()
     }
 
+    /// Which way packets to each connected peer take now.
+    pub fn paths(&self) -> BTreeMap<PeerId, Path> {
+        self.meters.paths()
+    }
+
+    /// Which way packets to a peer take now; none when it is not connected.
+    pub fn path_to(&self, peer: PeerId) -> Option<Path> {
+        self.meters.open(peer).iter().rev().find_map(Path::of)
+    }
+
     /// Closes the endpoint, with all its connections.
     pub(crate) async fn close(&self) {
         self.endpoint.close().await;
@@ -121,17 +139,30 @@ impl Dialer {
     }
 
     pub(super) async fn dial(&self, peer: PeerId, alpn: &[u8]) -> Result<Connection, TransportError> {
+        self.dial_at(peer, alpn, self.address_of(peer).as_slice()).await
+    }
+
+    /// Dials a peer at addresses and through the relays, all at once.
+    pub(crate) async fn dial_at(
+        &self,
+        peer: PeerId,
+        alpn: &[u8],
+        addresses: &[SocketAddr],
+    ) -> Result<Connection, TransportError> {
         let unreachable = |detail: String| TransportError::Unreachable { peer, detail };
-        let address = self.address_of(peer).ok_or(TransportError::UnknownPeer { peer })?;
+        if addresses.is_empty() && self.relays.is_empty() {
+            return Err(TransportError::UnknownPeer { peer });
+        }
         let id = EndpointId::from_bytes(&peer.0).map_err(|_| unreachable("its id is no public key".to_owned()))?;
-        let address = match self.fixed {
-            Some(_) => TransportAddr::Custom(fixed::path_to(address)),
-            None => TransportAddr::Ip(address),
-        };
+        let direct = addresses.iter().map(|address| match self.fixed {
+            Some(_) => TransportAddr::Custom(fixed::path_to(*address)),
+            None => TransportAddr::Ip(*address),
+        });
+        let ways = direct.chain(self.relays.iter().cloned().map(TransportAddr::Relay));
         let connecting = self
             .endpoint
             .connect_with_opts(
-                EndpointAddr::from_parts(id, [address]),
+                EndpointAddr::from_parts(id, ways),
                 alpn,
                 window::options(alpn, self.rates.down_bits_per_s()),
             )

@@ -1,8 +1,10 @@
-//! Counts the bytes on the wire, headers included.
+//! Counts the bytes on the wire, headers included, and says which way they take.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use iroh::TransportAddr;
 use iroh::endpoint::{Connection, UdpStats};
 use serde::{Deserialize, Serialize};
 use wire::PeerId;
@@ -30,6 +32,34 @@ impl Traffic {
         let bytes = |udp: UdpStats| udp.bytes + DATAGRAM_HEADER_BYTES * udp.datagrams;
         let stats = connection.stats();
         Self { sent: bytes(stats.udp_tx), received: bytes(stats.udp_rx) }
+    }
+}
+
+/// Which way packets to a peer take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// Where they are sent; none when that is a relay.
+    pub direct: Option<SocketAddr>,
+    /// Its round-trip time, in microseconds.
+    pub round_trip_us: u64,
+}
+
+impl Path {
+    /// The path that a connection uses now; none when it has none, or paths of another kind.
+    pub(super) fn of(connection: &Connection) -> Option<Self> {
+        let paths = connection.paths();
+        let path = paths.iter().find(iroh::endpoint::Path::is_selected)?;
+        let direct = match path.remote_addr() {
+            TransportAddr::Ip(address) => Some(*address),
+            TransportAddr::Relay(_) => None,
+            _ => return None,
+        };
+        Some(Self { direct, round_trip_us: u64::try_from(path.rtt().as_micros()).unwrap_or(u64::MAX) })
+    }
+
+    /// Whether a relay passes the packets on.
+    pub fn is_relayed(&self) -> bool {
+        self.direct.is_none()
     }
 }
 
@@ -63,6 +93,14 @@ impl Meters {
     /// The open connections to and from a peer, whatever they are for.
     pub(super) fn open(&self, peer: PeerId) -> Vec<Connection> {
         self.with(|meters| meters.get(&peer).map_or_else(Vec::new, |meter| meter.open.clone()))
+    }
+
+    /// Which way packets to each connected peer take: of several connections, that of the newest.
+    pub(super) fn paths(&self) -> BTreeMap<PeerId, Path> {
+        self.with(|meters| {
+            let path = |meter: &Meter| meter.open.iter().rev().find_map(Path::of);
+            meters.iter().filter_map(|(peer, meter)| Some((*peer, path(meter)?))).collect()
+        })
     }
 
     /// Bytes so far, by peer.

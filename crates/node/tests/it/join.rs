@@ -10,8 +10,9 @@ use learn::data::Corpus;
 use ledger::Standing;
 use node::cluster::Joined;
 use node::join::{JoinError, ask};
+use node::relay::{CLIENT_BYTES_PER_S, Relay};
 use node::status::PeerStatus;
-use node::{Cluster, ClusterConfig, Workload};
+use node::{Cluster, ClusterConfig, RelayUrl, Workload};
 use wire::{Hash, Identity, PeerId, RunId, Ticket};
 
 use crate::common::{finish, text_path, wait};
@@ -52,6 +53,7 @@ async fn join_in(home: &Path, ticket: &Ticket, stage: Option<u16>) -> Cluster {
     let joins = Some(Joined {
         charter: invitation.charter,
         validator: invitation.validator,
+        relays: invitation.relays,
         stage,
         operator: Some(Identity::from_secret([77; 32])),
     });
@@ -169,11 +171,44 @@ async fn a_ticket_that_leads_nowhere_says_why() {
     let both = Ticket { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9)), ticket.addresses[0]], ..ticket.clone() };
     assert_eq!(
         ask(&both).await.unwrap().validator,
-        (ticket.validator, ticket.addresses[0]),
+        (ticket.validator, Some(ticket.addresses[0])),
         "the second address works"
     );
     founder.shutdown().await;
     let error = ask(&ticket).await.unwrap_err();
     assert!(error.to_string().contains("no answer from 127.0.0.1:"), "{error}");
     assert!(!error.hint().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_cannot_reach_each_other_meet_at_a_relay() {
+    let relay = Relay::start(loopback(), CLIENT_BYTES_PER_S).await.unwrap();
+    let url: RelayUrl = relay.urls()[0].parse().unwrap();
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = ClusterConfig {
+        data: Some(text_path()),
+        listen: Some(loopback()),
+        relays: vec![url],
+        ..ClusterConfig::new(first.path(), workload(120), 2)
+    };
+    let founder = Cluster::start(config).await.unwrap();
+    // The guest knows no address but the relay's.
+    let ticket = Ticket { addresses: Vec::new(), ..founder.ticket().clone() };
+    assert_eq!(ticket.relays, relay.urls());
+    let ticket: Ticket = ticket.to_string().parse().unwrap();
+    let guest = join(second.path(), &ticket).await;
+    let summary = finish(&founder).await;
+    assert_eq!(finish(&guest).await.state_root, summary.state_root, "the same bits on both sides of the relay");
+    let guest_id = guest.members()[0].id();
+    assert!(receipts(&founder, guest_id) > 0, "what it did through the relay is paid");
+    assert!(relay.figures().bytes_sent > 0, "{:?}", relay.figures());
+    let paths = guest.members()[0].status().borrow().paths.clone();
+    let path = paths[&founder.members()[0].id()];
+    // Both are on this machine, so a direct path is found.
+    assert!(path.direct.is_some_and(|address| address.ip().is_loopback()), "{paths:?}");
+    guest.shutdown().await;
+    founder.shutdown().await;
+    relay.shutdown().await;
+    let error = ask(&ticket).await.unwrap_err();
+    assert!(error.to_string().contains("no answer from http://127.0.0.1:"), "{error}");
 }

@@ -88,7 +88,7 @@ fn address(text: &str) -> std::net::SocketAddr {
 
 pub(crate) fn ticket() -> Ticket {
     let addresses = vec![address("192.0.2.7:7071"), address("[2001:db8::1]:7071")];
-    Ticket { run: run(), validator: worker().id(), addresses }
+    Ticket { run: run(), validator: worker().id(), addresses, relays: vec!["http://192.0.2.9:3340".to_owned()] }
 }
 
 pub(crate) fn run_answers() -> Vec<RunAnswer> {

@@ -1,0 +1,85 @@
+//! Real hosts of a test internet, behind routers and bad links: the whole program, as people run it at home.
+
+use serde_json::Value;
+use testnet::{Host, HostSpec, Internet, InternetError, Nat};
+
+use crate::program::{Place, Up};
+
+/// An ordinary home.
+const HOME: &str = "100M/20M,40ms,0.2%";
+
+fn internet() -> Option<Internet> {
+    match Internet::new(5) {
+        Ok(internet) => Some(internet),
+        Err(InternetError::Unavailable(why)) => {
+            eprintln!("SKIPPED: no test internet here: {why}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn add(internet: &Internet, name: &str, nat: Nat, cpu_percent: Option<u32>) -> Host {
+    internet.add(name, &HostSpec { link: HOME.parse().unwrap(), nat, cpu_percent }).unwrap()
+}
+
+/// How a peer is reached by the first peer of another: directly or through a relay.
+fn path(of: &Up, peer: &str) -> Option<bool> {
+    let state = of.state();
+    let view = state["peers"].as_array()?.iter().find(|view| view["id"] == peer)?.clone();
+    view["path"]["relayed"].as_bool()
+}
+
+fn id(of: &Up) -> String {
+    of.state()["peers"][0]["id"].as_str().unwrap().to_owned()
+}
+
+fn receipts(of: &Up, peer: &str) -> u64 {
+    let state = of.state();
+    let found = state["peers"].as_array().unwrap().iter().find(|view| view["id"] == peer).cloned();
+    found.map_or(0, |view: Value| view["receipts"].as_u64().unwrap_or(0))
+}
+
+#[test]
+fn homes_behind_routers_meet_at_a_relay_and_train_one_model() {
+    let Some(internet) = internet() else { return };
+    let public = add(&internet, "relay", Nat::None, None);
+    let founders = add(&internet, "founder", Nat::PortPreserving, None);
+    let homes = add(&internet, "home", Nat::PortPreserving, None);
+    let offices = add(&internet, "office", Nat::Symmetric, Some(50));
+    let [at_relay, at_founder, at_home, at_office] = [&public, &founders, &homes, &offices].map(Place::on);
+
+    let mut relay = at_relay.listen(&["relay"], 0);
+    let line = relay.wait_for("cairn up --relay");
+    let url = line.split_whitespace().last().unwrap().to_owned();
+    assert_eq!(url, format!("http://{}:3340", public.address()));
+
+    let arguments = ["--preset", "tiny", "--peers", "1", "--rounds", "120", "--relay", &url];
+    let mut founder = at_founder.up(&arguments);
+    let ticket = founder.wait_for("cairn join ").split_whitespace().last().unwrap().to_owned();
+    let mut home = at_home.start("join", &[&ticket]);
+    let mut office = at_office.start("join", &[&ticket]);
+    let (home_id, office_id) = (id(&home), id(&office));
+    home.wait_for_round(20);
+    office.wait_for_round(20);
+    let direct = path(&founder, &home_id) == Some(false);
+    let relayed = path(&founder, &office_id);
+    println!("home: direct {direct}; office behind a symmetric router: relayed {relayed:?}");
+    assert!(direct, "two routers that keep ports let the peers through to each other");
+    assert!(relayed.is_some(), "the office is connected, one way or the other");
+
+    let done = founder.wait_for("state root");
+    assert_eq!(home.wait_for("state root"), done, "the same bits on every host");
+    assert_eq!(office.wait_for("state root"), done, "the same bits on every host");
+    let paid = [&home_id, &office_id].map(|peer| receipts(&founder, peer));
+    assert!(paid.iter().all(|paid| *paid > 0), "{paid:?}");
+    for (host, name) in [(&founders, "founder"), (&homes, "home"), (&offices, "office")] {
+        let counts = internet.counts(host);
+        let (sent, received) = (counts.sent.delivered.bytes, counts.received.delivered.bytes);
+        println!("{name}: {sent} bytes sent, {received} received, {} lost", counts.sent.lost.datagrams);
+        assert!(sent > 10_000 && received > 10_000);
+    }
+    for up in [office, home, founder, relay] {
+        assert_eq!(up.interrupt(), Some(0));
+    }
+}
