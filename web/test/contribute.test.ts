@@ -27,6 +27,8 @@ describe("the Contribute page", () => {
     expect([memory!.used, memory!.limit, memory!.part]).toEqual(["–", null, null]);
     expect(up!.part).toBeCloseTo(0.8);
     expect([down!.used, down!.limit, down!.part]).toEqual(["0\u202fbit/s", null, null]);
+    const full = { ...machine, limits: { ...machine.limits, memory_bytes: 1e9 }, used: { ...machine.used, memory_bytes: 2e9 } };
+    expect(gauges(full, 4)[1]!.part).toBeCloseTo(0.5);
     expect(bits(4_210_000)).toBe("4.21\u202fMbit/s");
   });
 

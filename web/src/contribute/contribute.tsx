@@ -36,7 +36,7 @@ function Machine(props: { state: NetState; machine: MachineView }): JSX.Element 
     <div class="contribute-page">
       <Now machine={machine} peers={peers} />
       <MyPeers peers={peers} pipeline={props.state.run?.pipeline} />
-      <Limits machine={machine} />
+      <Limits machine={machine} peers={peers.length} />
       <Doctor machine={machine} peers={peers} />
       <Commands machine={machine} />
     </div>
@@ -97,11 +97,11 @@ function MyPeers(props: { peers: PeerView[]; pipeline: PipelineView | null | und
   );
 }
 
-function Limits(props: { machine: MachineView }): JSX.Element {
+function Limits(props: { machine: MachineView; peers: number }): JSX.Element {
   return (
     <Panel title="Limits" class="limits" aside={<span class="count">means over ten seconds</span>}>
       <ul>
-        {gauges(props.machine).map((gauge) => (
+        {gauges(props.machine, props.peers).map((gauge) => (
           <Row key={gauge.name} gauge={gauge} />
         ))}
       </ul>

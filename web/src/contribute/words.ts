@@ -48,13 +48,14 @@ export interface Gauge {
   part: number | null;
 }
 
-export function gauges(machine: MachineView): Gauge[] {
+/** What is measured of a machine with so many peers, against its limits. */
+export function gauges(machine: MachineView, peers = 1): Gauge[] {
   const { limits, used } = machine;
   const of = (now: number | null, most: number | null) => (now === null || most === null || most <= 0 ? null : now / most);
   const cores = (part: number) => `${format.percent(part, 0)} of ${machine.cores} ${machine.cores === 1 ? "core" : "cores"}`;
   return [
     { name: "Processor", option: "--cpu 50%", used: used.cpu === null ? "–" : format.percent(used.cpu, 0), limit: limits.cpu === null ? null : cores(limits.cpu), part: of(used.cpu, limits.cpu) },
-    { name: "Memory", option: "--memory 4G", used: used.memory_bytes === null ? "–" : format.bytes(used.memory_bytes), limit: limits.memory_bytes === null ? null : `${format.bytes(limits.memory_bytes)} a peer`, part: of(used.memory_bytes, limits.memory_bytes) },
+    { name: "Memory", option: "--memory 4G", used: used.memory_bytes === null ? "–" : format.bytes(used.memory_bytes), limit: limits.memory_bytes === null ? null : `${format.bytes(limits.memory_bytes)} a peer`, part: of(used.memory_bytes, limits.memory_bytes === null ? null : limits.memory_bytes * Math.max(peers, 1)) },
     { name: "To other machines", option: "--up 5M", used: bits(used.up_bits_per_s), limit: limits.up_bits_per_s === null ? null : bits(limits.up_bits_per_s), part: of(used.up_bits_per_s, limits.up_bits_per_s) },
     { name: "From other machines", option: "--down 20M", used: bits(used.down_bits_per_s), limit: limits.down_bits_per_s === null ? null : bits(limits.down_bits_per_s), part: of(used.down_bits_per_s, limits.down_bits_per_s) },
   ];
