@@ -82,6 +82,20 @@ impl Place {
         up
     }
 
+    /// As [`Self::start`]; a program that ends at once is started again, as by a person who tries again.
+    pub(crate) fn start_until(&self, command: &str, arguments: &[&str], patience: Duration) -> Up {
+        let (deadline, port) = (Instant::now() + patience, free_port());
+        let port_text = port.to_string();
+        let all = [&[command, "--port", &port_text], arguments].concat();
+        loop {
+            let mut up = self.listen(&all, port);
+            if up.says("pages and API") {
+                return up;
+            }
+            assert!(Instant::now() < deadline, "it never started:\n{}", up.said.join("\n"));
+        }
+    }
+
     /// Starts a command and listens to what it prints.
     pub(crate) fn listen(&self, all: &[&str], port: u16) -> Up {
         let mut child = self.cairn(all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -131,7 +145,12 @@ impl Up {
 
     /// Waits until the program prints a line with `part`.
     pub(crate) fn wait_for(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_long_for(part, PATIENCE)
+    }
+
+    /// As [`Self::wait_for`], for so long.
+    pub(crate) fn wait_long_for(&mut self, part: &str, patience: Duration) -> String {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.heard.recv_timeout(left) {
@@ -144,6 +163,18 @@ impl Up {
                 Err(error) => panic!("`{part}` was not printed ({error}); printed was:\n{}", self.said.join("\n")),
             }
         }
+    }
+
+    /// Waits for a line with `part`; false when the program ends without.
+    fn says(&mut self, part: &str) -> bool {
+        while let Ok(line) = self.heard.recv_timeout(PATIENCE) {
+            let found = line.contains(part);
+            self.said.push(line);
+            if found {
+                return true;
+            }
+        }
+        false
     }
 
     /// The network's state as the page sees it.

@@ -208,7 +208,14 @@ impl State {
             Some(before) => before.next_coarser(stages),
         };
         let (run, opened_us) = (terms.run, time_us);
-        let opening = Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members };
+        let speed = |seat: &Seat| match before {
+            None => 0,
+            Some(before) if before.round == round => before.speed_of(&seat.peer),
+            Some(before) => before.speed_after(&seat.peer),
+        };
+        let speeds = members.iter().map(speed).collect();
+        let opening =
+            Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members, speeds };
         let mut opened = RoundOpen::new(opening);
         if let Some(before) = before.filter(|before| before.round < round && !terms.charter.release.is_split()) {
             opened.advise(before, &terms.charter.validators);

@@ -3,6 +3,7 @@
 mod balance;
 pub(crate) mod boundaries;
 mod commitments;
+mod speed;
 mod votes;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use wire::{Commitment, Hash, PeerId, RunId, StageTerms, UnitId, run_root};
 
 use balance::StageLoad;
 use commitments::{Commitments, Committed};
+use speed::Speed;
 use votes::Votes;
 
 /// The part of a round's time after which half of a stage's voters suffice.
@@ -84,12 +86,24 @@ fn offset(members: usize, beacon: Hash) -> usize {
     usize::try_from(u64::from_le_bytes(low) % members).expect("less than a number of members")
 }
 
-/// The member of each unit, by unit index: units go round the sorted members, from a place that the beacon draws. Units
+/// The member of each unit while all are alike, by unit index: units go round the sorted members, from a place that the beacon draws. Units
 /// beyond [`UNITS_PER_MEMBER_MAX`] per member are not assigned.
 pub fn assignment(members: &[PeerId], beacon: Hash, units: u32) -> Vec<PeerId> {
     let start = offset(members.len(), beacon);
     let turns = members.iter().cycle().skip(start);
     turns.take(units_assigned(members.len(), units) as usize).copied().collect()
+}
+
+/// Where the units of each worker begin, by place from where the beacon says, when they are sized to speeds.
+fn firsts(speeds: &[Speed], beacon: Hash, units: u32) -> Option<Arc<[u32]>> {
+    let start = offset(speeds.len(), beacon);
+    let served: Vec<Speed> = speeds.iter().cycle().skip(start).take(speeds.len()).copied().collect();
+    let sizes = speed::sizes(&served, units, UNITS_PER_MEMBER_MAX)?;
+    let ends = sizes.iter().scan(0, |end, size| {
+        *end += size;
+        Some(*end)
+    });
+    Some(std::iter::once(0).chain(ends).collect())
 }
 
 /// What one member has done in the open round, in its stage.
@@ -132,6 +146,10 @@ pub struct RoundOpen {
     pub units: u32,
     /// The members of stage 0, sorted: the units are theirs.
     workers: Arc<[PeerId]>,
+    /// How fast each member was so far, with one stage.
+    speeds: Vec<Speed>,
+    /// The first unit of each member, and the end of the last one's, by place from where the beacon says; none when units go round.
+    firsts: Option<Arc<[u32]>>,
     pub(crate) slots: Vec<Slot>,
     commitments: Commitments,
     /// Hash chain over the transactions of the blocks since it opened.
@@ -163,11 +181,13 @@ pub(crate) struct Opening {
     pub(crate) units: u32,
     /// The members, in ascending order.
     pub(crate) members: Vec<Seat>,
+    /// How fast each of them was so far; 0 where that is not known.
+    pub(crate) speeds: Vec<u64>,
 }
 
 impl RoundOpen {
     pub(crate) fn new(opening: Opening) -> Self {
-        let Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members: seats } =
+        let Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members: seats, speeds } =
             opening;
         let slots: Vec<Slot> = seats.iter().map(|seat| Slot { voter: seat.voter, ..Slot::default() }).collect();
         let members: Arc<[PeerId]> = seats.iter().map(|seat| seat.peer).collect();
@@ -178,6 +198,7 @@ impl RoundOpen {
         }
         let units = units_assigned(staff.into_iter().min().unwrap_or(0), units);
         let workers = seats.iter().filter(|seat| seat.stage == 0).map(|seat| seat.peer).collect();
+        let firsts = if state_roots.len() == 1 { firsts(&speeds, beacon, units) } else { None };
         let votes = Votes::count(&stages, &slots, state_roots.len());
         let commitments = Commitments::new(state_roots.len());
         let (transcript, past, advice) = (Hash::default(), BTreeMap::new(), None);
@@ -193,6 +214,8 @@ impl RoundOpen {
             coarser: coarser.into(),
             units,
             workers,
+            speeds,
+            firsts,
             slots,
             commitments,
             transcript,
@@ -262,7 +285,10 @@ impl RoundOpen {
     /// The member of each unit, by unit index. With several stages these are members of stage 0, and only a proposal: any
     /// member may claim any unit.
     pub fn assignment(&self) -> Vec<PeerId> {
-        assignment(&self.workers, self.beacon, self.units)
+        let Some(firsts) = &self.firsts else { return assignment(&self.workers, self.beacon, self.units) };
+        let served = self.workers.iter().cycle().skip(offset(self.workers.len(), self.beacon));
+        let sizes = firsts.windows(2).map(|ends| (ends[1] - ends[0]) as usize);
+        served.zip(sizes).flat_map(|(peer, units)| std::iter::repeat_n(*peer, units)).collect()
     }
 
     /// The indices of a peer's units, ascending; none when it is no member of stage 0.
@@ -374,8 +400,33 @@ impl RoundOpen {
     /// The units of the member of stage 0 at `place`, ascending.
     fn units_at(&self, place: usize) -> impl Iterator<Item = u32> + use<> {
         let workers = self.workers.len();
-        let first = (place + workers - offset(workers, self.beacon)) % workers;
-        (first..self.units as usize).step_by(workers).map(|index| u32::try_from(index).expect("less than the units"))
+        let served = (place + workers - offset(workers, self.beacon)) % workers;
+        let (first, end, step) = match &self.firsts {
+            Some(firsts) => (firsts[served] as usize, firsts[served + 1] as usize, 1),
+            None => (served, self.units as usize, workers),
+        };
+        (first..end).step_by(step).map(|index| u32::try_from(index).expect("less than the units"))
+    }
+
+    /// Notes when the commitments of a block were accepted.
+    pub(crate) fn note_time(&mut self, time_us: u64) {
+        self.commitments.note_time(time_us);
+    }
+
+    /// How fast a member is after this round, as far as that is known; 0 when it is not.
+    pub(crate) fn speed_after(&self, peer: &PeerId) -> u64 {
+        let Some(rank) = self.rank(peer).filter(|_| self.stages_len() == 1) else { return 0 };
+        let before = self.speeds[rank];
+        match self.slots[rank].committed.map(|place| &self.commitments.accepted()[place]) {
+            Some(committed) => speed::after(before, committed.units, committed.at_us.saturating_sub(self.opened_us)),
+            None if self.missed(rank) => speed::after_missing(before),
+            None => before,
+        }
+    }
+
+    /// How fast a member was before this round.
+    pub(crate) fn speed_of(&self, peer: &PeerId) -> u64 {
+        self.rank(peer).map_or(0, |rank| self.speeds[rank])
     }
 
     /// Whether a block of `time_us` closes the round. With one stage: when everybody committed that has units and stays,

@@ -33,6 +33,7 @@ impl State {
         if let Some(round) = &mut self.round {
             let parts = [&round.transcript.0[..], &point.transactions_root.0];
             round.transcript = Hash::derive("cairn v1 round transcript", &parts);
+            round.note_time(time_us);
         }
         if self.round.as_ref().is_some_and(|round| round.stages_len() > 1 && time_us >= round.late_us()) {
             self.take_majorities(true, applied);

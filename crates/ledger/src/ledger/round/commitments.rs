@@ -13,6 +13,10 @@ pub(crate) struct Committed {
     pub(crate) entry: Entry,
     /// The peer's receipts chain once this commitment is paid.
     pub(crate) receipts_root: Hash,
+    /// Its units.
+    pub(crate) units: u32,
+    /// Time of its block, in microseconds; the largest until that is known.
+    pub(crate) at_us: u64,
     /// Units that nobody of the stage claimed before: those that are paid.
     pub(crate) paid: u32,
     /// The lowest of those; `u32::MAX` when there are none.
@@ -81,7 +85,18 @@ impl Commitments {
     ) -> usize {
         let receipts_root = earlier.map_or(receipts_root, |place| self.accepted[place].receipts_root);
         let (wishes, busy_percent, again) = (commitment.wishes, commitment.busy_percent, earlier.is_some());
-        let mut committed = Committed { entry, receipts_root, paid: 0, lowest: u32::MAX, again, wishes, busy_percent };
+        let units = u32::try_from(commitment.receipts.len()).unwrap_or(u32::MAX);
+        let mut committed = Committed {
+            entry,
+            receipts_root,
+            units,
+            at_us: u64::MAX,
+            paid: 0,
+            lowest: u32::MAX,
+            again,
+            wishes,
+            busy_percent,
+        };
         let claims = &mut self.stages[usize::from(entry.stage)];
         claims.commitments += 1;
         for receipt in commitment.receipts.iter().map(|receipt| &receipt.body) {
@@ -93,6 +108,12 @@ impl Commitments {
         }
         self.accepted.push(committed);
         self.accepted.len() - 1
+    }
+
+    /// Notes the time of the block with the newest ones.
+    pub(crate) fn note_time(&mut self, time_us: u64) {
+        let new = self.accepted.iter_mut().rev().take_while(|committed| committed.at_us == u64::MAX);
+        new.for_each(|committed| committed.at_us = time_us);
     }
 
     /// All of them, in the order of their acceptance.
