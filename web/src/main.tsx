@@ -3,6 +3,7 @@ import "uplot/dist/uPlot.min.css";
 import "./styles/base.css";
 import "./styles/run.css";
 import "./styles/chat.css";
+import "./styles/contribute.css";
 import { App } from "./app";
 import { connect, retryNow } from "./net/store";
 

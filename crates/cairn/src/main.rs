@@ -36,6 +36,9 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Up(args) => block_on(commands::up::run(&args, &home)),
         Command::Join(args) => block_on(commands::join::run(&args, &home)),
+        Command::Pause => commands::control::pause(&home),
+        Command::Resume => commands::control::resume(&home),
+        Command::Stop => commands::control::stop(&home),
         Command::Train(args) => commands::train::run(&args),
         Command::Finetune(args) => commands::finetune::run(&args, &home),
         Command::Chat(args) => commands::chat::run(&args, &home),
@@ -47,7 +50,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Replay(args) => commands::replay::run(&args, &home),
         Command::Conformance(args) => commands::conformance::run(&args),
         Command::Relay(args) => block_on(commands::relay::run(&args)),
-        Command::Doctor(args) => commands::doctor::run(&args, &home),
+        Command::Doctor(args) => block_on(commands::doctor::run(&args, &home)),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Peer => block_on(commands::peer::run()),

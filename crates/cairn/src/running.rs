@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use node::view::PauseView;
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure, Outcome};
@@ -47,6 +48,21 @@ impl Running {
         let running = Self { url, agent: config.new_agent() };
         running.agent.get(format!("{}/health", running.url)).call().ok()?;
         Some(running)
+    }
+
+    /// Asks its peers to `pause` or `resume`, or the process to `stop`; gives why they pause then, if they do.
+    ///
+    /// # Errors
+    /// What the other process answers.
+    pub(crate) fn ask(&self, what: &str) -> Outcome<Option<PauseView>> {
+        let sent = self.agent.post(format!("{}/net/{what}", self.url)).send_json(json!({}));
+        let mut answer = sent.map_err(|error| lost(&error))?;
+        let said: Value = answer.body_mut().read_json().unwrap_or_default();
+        if !answer.status().is_success() {
+            return Err(refused(&said));
+        }
+        // What a newer version says is not understood here, and not needed.
+        Ok(serde_json::from_value(said["paused"].clone()).unwrap_or_default())
     }
 
     /// The user's piece.

@@ -10,6 +10,8 @@
 //!
 //! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
 
+mod checks;
+mod machine;
 mod returns;
 mod starting;
 
@@ -20,7 +22,6 @@ use std::sync::Arc;
 
 use iroh::RelayUrl;
 use learn::data::Role;
-use learn::pipeline::StageShape;
 use ledger::Piece;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -31,16 +32,20 @@ use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
 use crate::lan::{self, Announcement};
+use crate::limits::{Limits, local_minute};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
+use crate::pausing::Pauses;
 use crate::peer::NodeError;
 use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
+use checks::{check_limits, check_release};
+use machine::{MachineWatch, first_view};
 use returns::Returns;
-use starting::{places, start_members, ticket};
+use starting::{Shared, places, start_members, ticket};
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
@@ -71,8 +76,8 @@ pub struct ClusterConfig {
     /// The access link of every peer; none leaves them on loopback as it is. On a link slower than
     /// [`crate::blobs::FETCH_BYTES_PER_SECOND_MIN`], blobs are given up and a run does not get on.
     pub link: Option<LinkSpec>,
-    /// Bytes of memory that a peer of a stage may take; one in a process of its own ends when it takes more.
-    pub memory: Option<u64>,
+    /// What this machine gives.
+    pub limits: Limits,
     /// When the weights of a new run may leave their stages, and which run is resumed: one with the same. None takes any that there is, and
     /// founds an open one. Every local peer is an operator of its own.
     pub release: Option<Release>,
@@ -99,7 +104,7 @@ impl ClusterConfig {
             cores: Cores::all(),
             processes: None,
             link: None,
-            memory: None,
+            limits: Limits::default(),
             release: None,
             fresh: false,
             listen: None,
@@ -145,8 +150,9 @@ pub struct Cluster {
     _announcement: Option<Announcement>,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
-    /// Tells the others when a peer listens elsewhere; ends with the cluster.
+    /// Tells the others when a peer listens elsewhere, and looks at the machine; ends with the cluster.
     returns: JoinSet<()>,
+    pauses: Pauses,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
     /// How a model in stages is used.
@@ -163,6 +169,7 @@ impl Cluster {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
         check_release(&config)?;
+        check_limits(&config)?;
         (1..=config.peers).try_for_each(|number| places(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
@@ -173,23 +180,29 @@ impl Cluster {
         };
         let (run, resumed) = chosen.map_err(failure)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
-        let members = start_members(&home, &run, &config, &identities).await?;
+        let consumer = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
+        let shared = Shared::new(&config, &identities, consumer.id());
+        let members = start_members(&home, &run, &config, &identities, &shared).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
         let network = match config.link {
             Some(link) => Some(Arc::new(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?)),
             None => None,
         };
         let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
-        let client = inference(&run, &config, (&addresses, &stages), network.as_deref()).await?;
+        let client = inference(&run, &config, &consumer, (&addresses, &stages), network.as_deref()).await?;
         let ticket = ticket(&run, &config, &members[0]);
+        let machine = watch::Sender::new(first_view(&config.limits, &config.home));
+        let pauses = Pauses::new(config.limits.when, local_minute(), machine.clone());
+        let is_paused = pauses.paused().borrow().is_some();
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
             workload: config.workload.clone(),
-            cores: config.cores.clone(),
+            cores: shared.cores.clone(),
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
+            machine: machine.subscribe(),
             founded: config.joins.is_none(),
             ticket: (config.joins.is_some() || config.is_open()).then(|| ticket.to_string()),
             inference: client.clone(),
@@ -200,11 +213,17 @@ impl Cluster {
         let elsewhere = config.joins.as_ref().map(|joined| joined.validator);
         addresses.extend(elsewhere.and_then(|(validator, address)| Some((validator, address?))));
         for member in &members {
+            if is_paused {
+                member.set_paused(true).await;
+            }
             member.introduce(addresses.clone()).await;
         }
         let members = Arc::new(members);
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
-        let returns = JoinSet::from_iter([returns.run()]);
+        let mut returns = JoinSet::from_iter([returns.run()]);
+        let watching =
+            MachineWatch::new(home.path(), members.clone(), config.limits.clone(), pauses.clone(), machine, is_paused);
+        returns.spawn(watching.run());
         let joined = config.joins.is_some();
         let _announcement = if config.is_open() && !joined { announcement(&ticket, &run.recipe().name) } else { None };
         Ok(Self {
@@ -217,6 +236,7 @@ impl Cluster {
             members,
             network,
             returns,
+            pauses,
             observer,
             observing,
             client,
@@ -282,6 +302,11 @@ impl Cluster {
     /// The whole state of the network as of now.
     pub fn state(&self) -> NetState {
         self.observer.state()
+    }
+
+    /// The pauses of this machine's peers.
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     /// The changes of that state.
@@ -373,28 +398,6 @@ fn round_us(config: &ClusterConfig) -> RangeInclusive<u64> {
     seconds * 1_000_000..=ROUND_SECONDS_MAX * 1_000_000
 }
 
-/// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
-fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
-    let release = config.release.unwrap_or_default();
-    let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
-    let (rounds, stages) = (config.workload.recipe.rounds, usize::from(config.workload.stages_len()));
-    release.validate(rounds, stages).map_err(|rule| {
-        let hint = match release {
-            Release::OpenAfter { .. } => {
-                format!("`--release open-after={rounds}` opens with the last of the run's {rounds} rounds")
-            }
-            Release::OpenNow | Release::Split => {
-                "`--stages 2` cuts the model, so that there is something to split".to_owned()
-            }
-        };
-        bad_input(rule.to_owned(), hint)
-    })?;
-    if release.is_split() && config.workload.shape(0).is_some_and(StageShape::needs_neighbours) {
-        return Err(Failure::from(&NodeError::LearnedBases));
-    }
-    Ok(())
-}
-
 /// The run to resume, or a new one.
 fn choose_run(home: &Home, config: &ClusterConfig, founder: &Identity) -> Result<(RunHome, bool), StoreError> {
     let members = u32::try_from(config.peers.max(1)).unwrap_or(u32::MAX);
@@ -427,6 +430,7 @@ fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) 
 async fn inference(
     run: &RunHome,
     config: &ClusterConfig,
+    consumer: &Identity,
     (addresses, stages): (&[(PeerId, SocketAddr)], &[u16]),
     network: Option<&ShapedNetwork>,
 ) -> Result<Option<Arc<InferenceClient>>, Failure> {
@@ -442,11 +446,11 @@ async fn inference(
     let replicas: Vec<Replica> = addresses.iter().zip(stages).map(replica).collect();
     let transport = TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() };
     let id = run.charter().body.run_id();
-    let started = InferenceClient::start(&transport, id, config.workload.clone(), &replicas).await;
-    let (client, own, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
+    let started = InferenceClient::start(&transport, consumer, id, config.workload.clone(), &replicas).await;
+    let (client, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
     if let Some(network) = network {
         // The links of the peers count, not its own.
-        network.add(own, address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
+        network.add(consumer.id(), address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
     }
     Ok(Some(client))
 }

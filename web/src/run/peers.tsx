@@ -14,6 +14,7 @@ const ACTIVITIES: Record<PeerActivity, string> = {
   applying: "applying",
   waiting: "waiting",
   done: "done",
+  paused: "paused",
   restarting: "restarting",
   elsewhere: "elsewhere",
 };

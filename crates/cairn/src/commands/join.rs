@@ -19,7 +19,7 @@ use crate::figures::count;
 /// Takes part until the run is complete or Ctrl-C is pressed.
 pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
     let ticket = match &args.ticket {
-        Some(text) => read(text)?,
+        Some(text) => parse(text)?,
         None => nearby().await?,
     };
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
@@ -43,11 +43,13 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
             .hint("`--data FILE_OR_DIR` names the text, which has to be the same to the byte; both sides need the same version"));
     }
+    let limits = args.limits.read()?;
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
     let joined = Joined { charter, validator, relays, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,
+        limits,
         joins: Some(joined),
         ..ClusterConfig::new(home, Arc::new(workload), 1)
     };
@@ -55,7 +57,8 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         .await
 }
 
-fn read(text: &str) -> Outcome<Ticket> {
+/// Reads a ticket.
+pub(crate) fn parse(text: &str) -> Outcome<Ticket> {
     text.parse().map_err(|error: TicketError| {
         let hint = match error {
             TicketError::Version { .. } => "both sides need the same version of cairn",
@@ -111,7 +114,8 @@ fn headline(cluster: &Cluster, url: &str) -> String {
     )
 }
 
-fn failure(error: &JoinError) -> Failure {
+/// Why a ticket leads nowhere.
+pub(crate) fn failure(error: &JoinError) -> Failure {
     let code = match error {
         JoinError::Network(_) | JoinError::Unreachable { .. } => Code::Network,
         _ => Code::BadInput,

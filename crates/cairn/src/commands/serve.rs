@@ -53,6 +53,7 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
         models_memory_bytes: serving::models_memory_bytes(),
         piece: Arc::new(move || serving::piece_json(piece.clone())),
         verify: serving::verify(),
+        control: None,
     };
     let url = format!("http://{}/", server.address());
     let _note = ServingNote::write(home_path, url.trim_end_matches('/'));
