@@ -79,6 +79,8 @@ export interface PeerView {
   restarts?: number;
   /** Why it is gone for good, when it failed. */
   lost?: string | null;
+  /** Which way packets to it take, of a peer that this machine is connected to. */
+  path?: { relayed: boolean; round_trip_ms: number } | null;
   faults: number;
 }
 
