@@ -183,6 +183,31 @@ async function chatPage(page) {
   await page.screenshot({ path: join(shots, "chat.png") });
 }
 
+/** Pauses this machine by a click, and lets it go on. */
+async function contributePage(page) {
+  await page.getByRole("link", { name: "Contribute" }).click();
+  check(new URL(page.url()).pathname === "/contribute", "Contribute has its own address");
+  await until(page, "the limits are measured", () => document.querySelectorAll(".limits li").length === 4 && /%/.test(document.querySelector(".limits li b").textContent));
+  await page.getByRole("button", { name: "Pause", exact: true }).click();
+  await until(page, "the click pauses", () => document.querySelector(".now .phase")?.textContent === "Paused by you");
+  const paused = await page.evaluate(async () => (await (await fetch("/net/state")).json()).machine.paused);
+  check(paused?.why === "person", "the node pauses, too", JSON.stringify(paused));
+  await until(page, "the peers pause", () => [...document.querySelectorAll(".mine .doing")].every((peer) => peer.textContent === "paused"));
+  for (const [name, width, scheme] of [["contribute-light", 1280, "light"], ["contribute-dark", 1280, "dark"], ["contribute-phone", 360, "light"]]) {
+    await page.setViewportSize({ width, height: 900 });
+    await page.emulateMedia({ colorScheme: scheme });
+    await page.waitForTimeout(300);
+    await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    check(over <= 0, `Contribute fits ${width} px, ${scheme}`, `${Math.max(0, over)} px too wide`);
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.getByRole("button", { name: "Resume", exact: true }).click();
+  await until(page, "the click lets it go on", () => document.querySelector(".now .phase")?.textContent !== "Paused by you");
+  await until(page, "the peers work again", () => [...document.querySelectorAll(".mine .doing")].some((peer) => peer.textContent !== "paused"));
+}
+
 /** Lets an imported model answer, where there is one. */
 async function otherModel(page) {
   const imported = await page.evaluate(async () => (await (await fetch("/v1/models")).json()).data.find((model) => model.imported)?.id);
@@ -217,6 +242,7 @@ async function main() {
     await answers();
     await runPage(page, weight);
     await pictures(page);
+    await contributePage(page);
     await chatPage(page);
     await otherModel(page);
     check(seen.foreign.length === 0, "no request left the node", seen.foreign.join(", "));

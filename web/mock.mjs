@@ -59,7 +59,7 @@ const ACTIVITIES = ["training", "training", "fetching", "applying", "waiting"];
 function peers(r) {
   const count = 4;
   return Array.from({ length: count }, (_, index) => {
-    const activity = mode === "starting" ? ["joining", "offline", "joining", "joining"][index] : r >= ROUNDS ? "done" : mode === "halted" ? "waiting" : ACTIVITIES[Math.floor(Date.now() / 700 + index * 1.3) % 5];
+    const activity = paused ? "paused" : mode === "starting" ? ["joining", "offline", "joining", "joining"][index] : r >= ROUNDS ? "done" : mode === "halted" ? "waiting" : ACTIVITIES[Math.floor(Date.now() / 700 + index * 1.3) % 5];
     return {
       id: hex(`peer ${index}`),
       name: `peer ${index + 1}`,
@@ -75,6 +75,21 @@ function peers(r) {
       faults: mode === "halted" && index === 2 ? 2 : 0,
     };
   });
+}
+
+let paused = null;
+function machine() {
+  const working = paused === null;
+  return {
+    cores: 8,
+    isa: "AVX2",
+    memory_bytes: 16_600_000_000,
+    memory_free_bytes: 7_210_000_000,
+    disk_free_bytes: 212_000_000_000,
+    paused,
+    limits: { cpu: 0.5, memory_bytes: 4_000_000_000, up_bits_per_s: 5_000_000, down_bits_per_s: null, when: "22:00-07:00" },
+    used: { cpu: working ? 0.462 : 0.004, others_cpu: 0.07, memory_bytes: 1_310_000_000, up_bits_per_s: working ? 4_210_000 : 300, down_bits_per_s: working ? 9_870_000 : 210 },
+  };
 }
 
 function state(full) {
@@ -115,6 +130,7 @@ function state(full) {
     samples: full && mode !== "norun" ? Array.from({ length: Math.floor(r / 2) }, (_, index) => sample((index + 1) * 2)) : [],
     ledger: mode === "norun" ? null : { height: r * 3 + 1, root: hex(`ledger ${r}`), supply: r * 1_000_000_000, receipts: r * 8 },
     faults,
+    machine: mode === "norun" ? undefined : machine(),
   };
 }
 
@@ -190,6 +206,8 @@ createServer((request, response) => {
   const { pathname } = new URL(request.url, "http://localhost");
   const json = (value) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
   if (pathname === "/net/state") json(state(true));
+  else if (pathname === "/net/pause") json({ paused: (paused = { why: "person" }) });
+  else if (pathname === "/net/resume") json({ paused: (paused = null) });
   else if (pathname === "/net/events") events(response);
   else if (pathname === "/runs" && !request.headers.accept?.includes("text/html")) json({ runs: mode === "norun" ? [] : runs() });
   else if (pathname === "/v1/models") json({ object: "list", data: mode === "starting" ? [] : [...(mode === "norun" ? [] : [{ id: "austen-1", object: "model", created: 1, owned_by: "cairn", round: round(), state_root: hex(`state ${round()}`) }]), ...IMPORTED] });

@@ -3,6 +3,7 @@
 import { useSignalEffect } from "@preact/signals";
 import type { FunctionComponent, JSX } from "preact";
 import { ChatPage } from "./chat/chat";
+import { ContributePage } from "./contribute/contribute";
 import { ConnectionNotice, ConnectionState } from "./connection";
 import { run, state } from "./net/store";
 import { Link, path } from "./router";
@@ -22,6 +23,7 @@ const PAGES: Page[] = [
   { path: "/", name: "Run", view: RunPage },
   { path: "/runs", name: "Runs", view: RunsPage },
   { path: "/chat", name: "Chat", view: ChatPage },
+  { path: "/contribute", name: "Contribute", view: ContributePage },
 ];
 
 export function App(): JSX.Element {

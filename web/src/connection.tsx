@@ -11,7 +11,7 @@ export function ConnectionState(): JSX.Element {
   return (
     <span class={`connection ${kind}`} role="status">
       <i aria-hidden="true" />
-      {word}
+      <span>{word}</span>
     </span>
   );
 }

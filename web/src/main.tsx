@@ -4,6 +4,7 @@ import "./styles/base.css";
 import "./styles/run.css";
 import "./styles/chat.css";
 import "./styles/runs.css";
+import "./styles/contribute.css";
 import { App } from "./app";
 import { connect, retryNow } from "./net/store";
 

@@ -155,7 +155,11 @@ mod linux {
             if number == 0 {
                 ticket = state["run"]["ticket"].as_str().unwrap().to_owned();
             }
-            println!("  {}: {nat:?}{}", machine.host.name(), slow.map_or(String::new(), |cpu| format!(", {cpu} % of a core")));
+            println!(
+                "  {}: {nat:?}{}",
+                machine.host.name(),
+                slow.map_or(String::new(), |cpu| format!(", {cpu} % of a core"))
+            );
             machines.push(machine);
         }
         let joined = wait_for_receipts(&mut machines);
@@ -179,7 +183,8 @@ mod linux {
             let up = now.sent.offered.bytes - before.sent.offered.bytes;
             let down = now.received.delivered.bytes - before.received.delivered.bytes;
             sent += up;
-            let view = after["peers"].as_array().unwrap().iter().find(|view| view["id"] == machine.id.as_str()).cloned();
+            let view =
+                after["peers"].as_array().unwrap().iter().find(|view| view["id"] == machine.id.as_str()).cloned();
             let view = view.unwrap_or_default();
             let path = match view["path"]["relayed"].as_bool() {
                 Some(true) => "relayed",

@@ -1,11 +1,13 @@
 //! What a person can type.
 
+mod limits;
 mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use limits::LimitArgs;
 pub(crate) use run::{ExportRunArgs, ForkArgs, NewArgs, RunCommand, RunExportArgs, ShowRunArgs, WatchArgs};
 
 /// An open network in which ordinary machines train, serve and own language models together.
@@ -34,6 +36,12 @@ pub(crate) enum Command {
     /// Describe, found, list, show, watch, export and fork runs
     #[command(subcommand)]
     Run(RunCommand),
+    /// Let this machine's peers rest: the others do not wait for them, and what they did stays theirs
+    Pause,
+    /// Let them go on
+    Resume,
+    /// End the cairn that runs with this data directory, as Ctrl-C does
+    Stop,
     /// Train without a network: the centralised baseline of the same recipe
     Train(TrainArgs),
     /// Teach a pretrained model your own text or conversations, on this machine
@@ -129,10 +137,8 @@ pub(crate) struct UpArgs {
     /// `int4`; a range may become smaller where links are slow [default: full,int8..int4]
     #[arg(long, value_name = "CODEC", requires = "stages")]
     pub(crate) codec: Option<String>,
-    /// Bytes of memory that a peer may take, e.g. `600M`: a stage that needs more is refused, and a peer in a process of its own
-    /// ends when it takes more
-    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
-    pub(crate) memory: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Run every peer in an operating-system process of its own
     #[arg(long)]
     pub(crate) processes: bool,
@@ -160,8 +166,12 @@ pub(crate) struct UpArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct JoinArgs {
-    /// The ticket that `cairn up --listen` printed
-    pub(crate) ticket: String,
+    /// The ticket that `cairn up --listen` or `--relay` printed
+    #[arg(required_unless_present = "lan", conflicts_with = "lan")]
+    pub(crate) ticket: Option<String>,
+    /// Take part in the run that a machine in the local network lets others join, without a ticket
+    #[arg(long)]
+    pub(crate) lan: bool,
     #[command(flatten)]
     pub(crate) page: PageArgs,
     /// The text that the run is trained on, if it is not to be fetched from there; the same to the byte
@@ -174,6 +184,8 @@ pub(crate) struct JoinArgs {
     /// Take part in this stage of a model in stages; who took part before stays where it was [default: the one with the fewest peers]
     #[arg(long, value_name = "N")]
     pub(crate) stage: Option<u16>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Listen at this address, e.g. `0.0.0.0:7071` [default: any free port]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<std::net::SocketAddr>,
@@ -429,6 +441,12 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) page: PageArgs,
+    /// Look also at the run of this ticket: whether it answers, how fast, and which part this machine could take
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+    /// Bytes of memory that a peer may take, e.g. `4G` [default: three quarters of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = crate::figures::parse_bytes)]
+    pub(crate) memory: Option<u64>,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

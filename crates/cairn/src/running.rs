@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use node::view::NetState;
+use node::view::{NetState, PauseView};
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure, Outcome};
@@ -60,6 +60,21 @@ impl Running {
     pub(crate) fn state(&self) -> Outcome<NetState> {
         let mut answer = self.agent.get(format!("{}/net/state", self.url)).call().map_err(|error| lost(&error))?;
         answer.body_mut().with_config().limit(STATE_BYTES_MAX).read_json().map_err(|error| lost(&error))
+    }
+
+    /// Asks its peers to `pause` or `resume`, or the process to `stop`; gives why they pause then, if they do.
+    ///
+    /// # Errors
+    /// What the other process answers.
+    pub(crate) fn ask(&self, what: &str) -> Outcome<Option<PauseView>> {
+        let sent = self.agent.post(format!("{}/net/{what}", self.url)).send_json(json!({}));
+        let mut answer = sent.map_err(|error| lost(&error))?;
+        let said: Value = answer.body_mut().read_json().unwrap_or_default();
+        if !answer.status().is_success() {
+            return Err(refused(&said));
+        }
+        // What a newer version says is not understood here, and not needed.
+        Ok(serde_json::from_value(said["paused"].clone()).unwrap_or_default())
     }
 
     /// The user's piece.

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use node::view::{NetState, PeerActivity, PeerView, Phase, RunView, Sample};
+use node::view::{NetState, PauseView, PeerActivity, PeerView, Phase, RunView, Sample};
 
 use crate::figures::{bytes, count, duration};
 
@@ -26,6 +26,8 @@ pub(crate) enum View {
         lives: BTreeMap<String, String>,
         /// The stage of each peer, by name.
         stages: BTreeMap<String, u16>,
+        /// Why it paused, as it was said last.
+        paused: Option<PauseView>,
     },
 }
 
@@ -44,7 +46,7 @@ impl View {
         if std::io::stderr().is_terminal() {
             Self::Live(Live::new())
         } else {
-            Self::Plain { rounds: None, lives: BTreeMap::new(), stages: BTreeMap::new() }
+            Self::Plain { rounds: None, lives: BTreeMap::new(), stages: BTreeMap::new(), paused: None }
         }
     }
 
@@ -53,7 +55,10 @@ impl View {
         let Some(run) = &state.run else { return };
         match self {
             Self::Live(live) => live.show(state, run),
-            Self::Plain { rounds, lives, stages } => {
+            Self::Plain { rounds, lives, stages, paused } => {
+                if let Some(line) = note_pause(paused, pause(state)) {
+                    eprintln!("{line}");
+                }
                 for line in state.peers.iter().filter_map(|peer| note_stage(stages, peer)) {
                     eprintln!("{line}");
                 }
@@ -146,14 +151,38 @@ impl Live {
     fn show(&self, state: &NetState, run: &RunView) {
         self.progress.set_length(run.rounds.max(1));
         self.progress.set_position(run.round);
-        self.progress.set_message(progress_text(run));
+        self.progress.set_message(progress_text(run, pause(state)));
         self.figures.set_message(figures_text(run));
         self.peers.set_message(peers_text(&state.peers));
     }
 }
 
-fn progress_text(run: &RunView) -> String {
+/// Why this machine pauses, if it does.
+fn pause(state: &NetState) -> Option<&PauseView> {
+    state.machine.as_ref()?.paused.as_ref()
+}
+
+/// A pause, as people are told of it.
+pub(crate) fn pause_text(pause: &PauseView) -> String {
+    match pause {
+        PauseView::Person => "paused (by you)".to_owned(),
+        PauseView::Hours { until } => format!("paused until {until}"),
+        PauseView::Busy => "paused: the machine is busy".to_owned(),
+    }
+}
+
+/// Remembers a pause; what is said of it when it is another than before.
+fn note_pause(said: &mut Option<PauseView>, pause: Option<&PauseView>) -> Option<String> {
+    if said.as_ref() == pause {
+        return None;
+    }
+    *said = pause.cloned();
+    Some(pause.map_or_else(|| "goes on".to_owned(), pause_text))
+}
+
+fn progress_text(run: &RunView, pause: Option<&PauseView>) -> String {
     let left = match (run.phase, run.eta_seconds) {
+        (Phase::Starting | Phase::Training, _) if pause.is_some() => pause.map(pause_text).unwrap_or_default(),
         (Phase::Starting, _) => "connecting".to_owned(),
         (Phase::Finished, _) => format!("done in {}", duration(run.elapsed_seconds)),
         (Phase::Halted, _) => "halted".to_owned(),
@@ -198,7 +227,7 @@ fn peers_text(peers: &[PeerView]) -> String {
 fn symbol(activity: PeerActivity) -> char {
     match activity {
         PeerActivity::Offline | PeerActivity::Restarting => '○',
-        PeerActivity::Waiting | PeerActivity::Joining => '◌',
+        PeerActivity::Waiting | PeerActivity::Joining | PeerActivity::Paused => '◌',
         _ => '●',
     }
 }
@@ -212,6 +241,7 @@ pub(crate) fn activity(activity: PeerActivity) -> &'static str {
         PeerActivity::Fetching => "fetching",
         PeerActivity::Applying => "applying",
         PeerActivity::Waiting => "waiting",
+        PeerActivity::Paused => "paused",
         PeerActivity::Done => "done",
         PeerActivity::Restarting => "restarting",
         PeerActivity::Elsewhere => "elsewhere",
@@ -251,12 +281,21 @@ fn excerpt(sample: &Sample) -> String {
 fn plain_line(run: &RunView) -> String {
     let figures = figures_text(run);
     let separator = if figures.is_empty() { "" } else { " · " };
-    format!("{}{separator}{figures}", progress_text(run))
+    format!("{}{separator}{figures}", progress_text(run, None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_are_said_once_with_their_reason() {
+        let mut said = None;
+        let hours = PauseView::Hours { until: "22:00".into() };
+        let lines = [None, Some(&hours), Some(&hours), Some(&PauseView::Person), Some(&PauseView::Busy), None, None];
+        let lines: Vec<String> = lines.into_iter().filter_map(|pause| note_pause(&mut said, pause)).collect();
+        assert_eq!(lines, ["paused until 22:00", "paused (by you)", "paused: the machine is busy", "goes on"]);
+    }
 
     #[test]
     fn a_sample_is_one_short_line() {

@@ -126,6 +126,12 @@ impl ApiError {
             .hint("send the request from a program, or from the pages that this address serves")
     }
 
+    /// Something is asked of peers, and there are none.
+    pub(crate) fn no_peers() -> Self {
+        Self::new(StatusCode::CONFLICT, Kind::InvalidRequest, "no_peers", "this program takes part in no run")
+            .hint("`cairn up` and `cairn join` start peers; `cairn serve` has none")
+    }
+
     /// Too many are connected or waiting.
     pub(crate) fn overloaded(what: &str) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, Kind::Unavailable, "overloaded", format!("too many {what}"))

@@ -29,6 +29,9 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
+/// How a page's request relates to the site that it goes to, as the browser says.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// Runs a request if it may pass, and adds the headers to the answer.
 pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let mut response = match check(request.method(), request.uri(), request.headers(), &app.allowed_hosts) {
@@ -49,6 +52,11 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, allowed: &[String]) ->
     }
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
+    }
+    // Browsers say so even where they leave the origin out.
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    if matches!(site, Some(b"cross-site" | b"same-site")) {
+        return Err(ApiError::foreign_origin());
     }
     match headers.get(header::ORIGIN) {
         Some(origin) if !same_origin(origin, host) => Err(ApiError::foreign_origin()),
@@ -99,5 +107,12 @@ mod tests {
             assert_eq!(outcome(&Method::POST, &with(origin)), Err(ApiError::foreign_origin()), "{origin}");
         }
         assert_eq!(outcome(&Method::GET, &with("https://evil.example")), Ok(()));
+        let from = |site| [(header::HOST, "localhost:7070"), (SEC_FETCH_SITE, site)];
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(outcome(&Method::POST, &from(site)), Err(ApiError::foreign_origin()), "{site}");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(outcome(&Method::POST, &from(site)), Ok(()), "{site}");
+        }
     }
 }

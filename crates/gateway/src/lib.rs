@@ -18,4 +18,4 @@ pub mod server;
 pub mod state;
 
 pub use server::{BindError, Options, PORT, ServeError, Server};
-pub use state::{GatewayState, NoPiece, NoRuns, Refused, Verify};
+pub use state::{Asked, Control, GatewayState, NoPiece, NoRuns, Refused, Verify};

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use crate::assets;
 use crate::error::ApiError;
 use crate::server::App;
-use crate::state::Refused;
+use crate::state::{Asked, Refused};
 
 /// Most bytes of a posted piece; one receipt is under a kilobyte.
 pub(crate) const PIECE_BYTES_MAX: usize = 16 << 20;
@@ -98,6 +98,26 @@ impl Listener {
 /// An event with the JSON of a view, which has string keys only and so always serialises.
 fn named(name: &'static str, data: &impl serde::Serialize) -> Option<Event> {
     Event::default().event(name).json_data(data).ok()
+}
+
+/// `POST /net/pause`: `{paused}`, why it pauses then.
+pub(crate) async fn pause(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    control(&app, Asked::Pause)
+}
+
+/// `POST /net/resume`: `{paused}`, why it pauses on, or null.
+pub(crate) async fn resume(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    control(&app, Asked::Resume)
+}
+
+/// `POST /net/stop`: ends the program as Ctrl-C does.
+pub(crate) async fn stop(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    control(&app, Asked::Stop)
+}
+
+fn control(app: &App, asked: Asked) -> Result<Json<Value>, ApiError> {
+    let control = app.state.control.as_ref().ok_or_else(ApiError::no_peers)?;
+    Ok(Json(json!({"paused": control(asked)})))
 }
 
 /// A semaphore for the listeners.

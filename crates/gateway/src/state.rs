@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use node::view::{NetEvent, NetState, RunLine};
+use node::view::{NetEvent, NetState, PauseView, RunLine};
 use node::{Checkpoint, Models};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
@@ -11,7 +11,21 @@ use tokio::sync::{broadcast, watch};
 /// Checks the bytes of a piece.
 pub type Verify = Arc<dyn Fn(&[u8]) -> Result<Value, Refused> + Send + Sync>;
 
-/// Everything that the routes read. Cheap to clone; the gateway changes nothing of it.
+/// Carries out what people ask of this machine's peers, and gives why they pause then, if they do.
+pub type Control = Arc<dyn Fn(Asked) -> Option<PauseView> + Send + Sync>;
+
+/// What people ask of this machine's peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To pause.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To end, as Ctrl-C does.
+    Stop,
+}
+
+/// Everything that the routes read, and the one thing that they may change. Cheap to clone.
 #[derive(Clone)]
 pub struct GatewayState {
     /// The whole state of the network as of now; must return quickly.
@@ -30,6 +44,8 @@ pub struct GatewayState {
     pub piece: Arc<dyn Fn() -> Result<Value, NoPiece> + Send + Sync>,
     /// Checks the bytes of a piece and returns what it proves; may take a while.
     pub verify: Verify,
+    /// Does what people ask of this machine's peers; none when it takes part in no run.
+    pub control: Option<Control>,
 }
 
 impl fmt::Debug for GatewayState {

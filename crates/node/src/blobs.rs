@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bao_tree::io::fsm::BaoContentItem;
 use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use iroh_blobs::BlobFormat;
 use iroh_blobs::api::Store as BlobIndex;
 use iroh_blobs::api::blobs::{AddPathOptions, ImportMode};
-use iroh_blobs::get::fsm::{self, ConnectedNext, DecodeError, EndBlobNext};
+use iroh_blobs::get::fsm::{self, BlobContentNext, ConnectedNext, DecodeError, EndBlobNext};
 use iroh_blobs::protocol::GetRequest;
 use iroh_blobs::store::GcConfig;
 use iroh_blobs::store::fs::FsStore;
@@ -28,6 +29,7 @@ use iroh_blobs::store::fs::options::{InlineOptions, Options};
 use tokio::sync::Semaphore;
 use wire::{Hash, PeerId};
 
+use crate::limits::Rate;
 use crate::store::{StoreError, file};
 use crate::transport::Dialer;
 
@@ -348,9 +350,11 @@ async fn fetch_from(dialer: &Dialer, provider: PeerId, hash: Hash, bytes_max: u6
     if size > bytes_max {
         return Err(ProviderError::TooLarge { stated: size, bytes_max });
     }
-    let limit = stall + Duration::from_secs(size / FETCH_BYTES_PER_SECOND_MIN);
-    let received =
-        tokio::time::timeout(limit, content.concatenate_into_vec()).await.map_err(|_| ProviderError::Stalled)?;
+    let down = dialer.rates().down_from(&provider);
+    // What slows it down here is not the provider's fault.
+    let own = down.map_or(0, |rate| size.saturating_mul(8 * FETCHES_MAX as u64) / rate.bits_per_s());
+    let limit = stall + Duration::from_secs(size / FETCH_BYTES_PER_SECOND_MIN + own);
+    let received = tokio::time::timeout(limit, read(content, down)).await.map_err(|_| ProviderError::Stalled)?;
     let (end, bytes) = received.map_err(provider_error)?;
     if let EndBlobNext::Closing(closing) = end.next() {
         closing.next().await.map_err(|error| ProviderError::Broken { detail: error.to_string() })?;
@@ -373,6 +377,25 @@ pub(crate) async fn request(
         return Err(ProviderError::Missing);
     };
     start.next().next().await.map_err(|error| provider_error(error.into()))
+}
+
+/// Reads a blob to its end, at a rate if there is one.
+async fn read(content: fsm::AtBlobContent, down: Option<&Rate>) -> Result<(fsm::AtEndBlob, Vec<u8>), DecodeError> {
+    let (mut content, mut bytes) = (content, Vec::new());
+    loop {
+        match content.next().await {
+            BlobContentNext::Done(end) => return Ok((end, bytes)),
+            BlobContentNext::More((more, item)) => {
+                content = more;
+                if let BaoContentItem::Leaf(leaf) = item? {
+                    bytes.extend_from_slice(&leaf.data);
+                    if let Some(down) = down {
+                        down.take(leaf.data.len()).await;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whether the provider closed the connection because this peer may have nothing.

@@ -30,6 +30,7 @@ pub use handle::{ChildHandle, ChildProgram};
 pub use restarts::{DEATHS_MAX, LIVED_WELL, OVER_MEMORY_MAX, PAUSE_FIRST, PAUSE_MAX};
 
 use crate::identity::load_or_create;
+use crate::limits::{CpuShare, Rates};
 use crate::member::{Failure, FailureKind};
 use crate::memory;
 use crate::peer::{self, NodeConfig, NodeHandle};
@@ -75,6 +76,18 @@ pub struct ChildConfig {
     pub held_bytes_max: BTreeMap<u16, u64>,
     /// Bytes of memory that the process may take: it ends when it took more.
     pub memory: Option<u64>,
+    /// The part of the machine's processor time that it may take.
+    #[serde(default)]
+    pub cpu: Option<CpuShare>,
+    /// Bits per second that it may send to other machines.
+    #[serde(default)]
+    pub up_bits_per_s: Option<u64>,
+    /// Bits per second that it may fetch from other machines.
+    #[serde(default)]
+    pub down_bits_per_s: Option<u64>,
+    /// The peers of this machine, and who uses their model.
+    #[serde(default)]
+    pub own: Vec<PeerId>,
     /// The ids of the run's known peers.
     pub peers: Vec<PeerId>,
 }
@@ -87,6 +100,8 @@ pub enum Order {
     Introduce(Vec<(PeerId, SocketAddr)>),
     /// The process of a peer ended.
     Ended(PeerId),
+    /// Pause, or go on.
+    Pause(bool),
     /// Report the piece of a peer.
     Piece(PeerId),
     /// Stop.
@@ -185,6 +200,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Child<R, W> {
         match order {
             Order::Introduce(peers) => node.introduce(peers).await,
             Order::Ended(peer) => node.note_end(peer).await,
+            Order::Pause(paused) => node.set_paused(paused).await,
             Order::Piece(peer) => {
                 let piece = node.piece(peer).await.map(Box::new);
                 self.report(&Report::Piece(peer, piece)).await?;
@@ -254,6 +270,7 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
     let charter = config.charter.verify().map_err(|error| bad_input(error.to_string()))?;
     let identity = load_or_create(&config.key).map_err(|error| Failure::from(&peer::NodeError::from(error)))?;
     let place = |(stage, held_bytes_max)| (stage, PipelineConfig { held_bytes_max, ..workload.pipeline() });
+    let rates = Rates::new(config.up_bits_per_s, config.down_bits_per_s, &config.own);
     Ok(NodeConfig {
         directory: config.directory,
         identity,
@@ -263,10 +280,11 @@ fn node_config(config: ChildConfig) -> Result<NodeConfig, Failure> {
         workload: Arc::new(workload),
         stage: config.stage,
         operator: config.operator,
-        cores: Cores::new(config.cores),
+        cores: Cores::new(config.cores).limited(config.cpu),
         transport: TransportConfig {
             bind: config.bind,
             fixed_paths: config.fixed_paths,
+            rates,
             relays: config.relays,
             ..TransportConfig::default()
         },

@@ -11,7 +11,9 @@
 //!
 //! A peer in a process of its own that dies is started again ([`crate::child`]), and the others are told when it listens elsewhere then.
 
+mod checks;
 mod choosing;
+mod machine;
 mod returns;
 mod starting;
 
@@ -30,18 +32,23 @@ use crate::Checkpoint;
 use crate::child::ChildProgram;
 use crate::home::{Home, RunHome};
 use crate::inference::{InferenceClient, Replica};
+use crate::lan::{self, Announcement};
+use crate::limits::{Limits, local_minute};
 use crate::links::{LinkSpec, ShapedNetwork};
 use crate::member::{Failure, FailureKind, Member};
 use crate::observe::{Observer, Outcome, Watched};
+use crate::pausing::Pauses;
 use crate::peer::NodeError;
 use crate::store::StoreError;
 use crate::transport::TransportConfig;
 use crate::view::{Baseline, NetEvent, NetState};
 use crate::workload::{Cores, Workload};
-pub(crate) use choosing::fitting_release;
-use choosing::{check_release, choose_run, kept_text};
+pub(crate) use checks::fitting_release;
+use checks::{check_limits, check_release};
+use choosing::{choose_run, kept_text};
+use machine::{MachineWatch, first_view};
 use returns::Returns;
-use starting::{places, start_members, ticket};
+use starting::{Shared, places, start_members, ticket};
 
 /// A round may close without all of its members after this time. Longer than any unit that one sits and watches: a local
 /// peer that is gone is started again, and a slow one is waited for.
@@ -72,8 +79,8 @@ pub struct ClusterConfig {
     /// The access link of every peer; none leaves them on loopback as it is. On a link slower than
     /// [`crate::blobs::FETCH_BYTES_PER_SECOND_MIN`], blobs are given up and a run does not get on.
     pub link: Option<LinkSpec>,
-    /// Bytes of memory that a peer of a stage may take; one in a process of its own ends when it takes more.
-    pub memory: Option<u64>,
+    /// What this machine gives.
+    pub limits: Limits,
     /// When the weights of a new run may leave their stages, and which run is resumed: one with the same. None takes any that there is, and
     /// founds an open one. Every local peer is an operator of its own.
     pub release: Option<Release>,
@@ -102,7 +109,7 @@ impl ClusterConfig {
             cores: Cores::all(),
             processes: None,
             link: None,
-            memory: None,
+            limits: Limits::default(),
             release: None,
             run: None,
             fresh: false,
@@ -145,10 +152,13 @@ pub struct Cluster {
     ticket: Ticket,
     /// Whether it was founded elsewhere.
     joined: bool,
+    /// Tells the local network of the run.
+    _announcement: Option<Announcement>,
     members: Arc<Vec<Member>>,
     network: Option<Arc<ShapedNetwork>>,
-    /// Tells the others when a peer listens elsewhere; ends with the cluster.
+    /// Tells the others when a peer listens elsewhere, and looks at the machine; ends with the cluster.
     returns: JoinSet<()>,
+    pauses: Pauses,
     observer: Observer,
     observing: tokio::task::JoinHandle<()>,
     /// How a model in stages is used.
@@ -165,6 +175,7 @@ impl Cluster {
         let failure = |error: StoreError| Failure::from(&NodeError::from(error));
         // Before anything is founded that could not run.
         check_release(&config)?;
+        check_limits(&config)?;
         (1..=config.peers).try_for_each(|number| places(&config, number).map(drop))?;
         let home = Home::open(&config.home).map_err(failure)?;
         let identities = (1..=config.peers.max(1)).map(|number| home.identity(number)).collect::<Result<Vec<_>, _>>();
@@ -176,23 +187,29 @@ impl Cluster {
         let (run, resumed) = chosen.map_err(failure)?;
         config.data = kept_text(&config, &run)?;
         let observed = run.observed().map_err(failure)?.unwrap_or_default();
-        let members = start_members(&home, &run, &config, &identities).await?;
+        let consumer = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
+        let shared = Shared::new(&config, &identities, consumer.id());
+        let members = start_members(&home, &run, &config, &identities, &shared).await?;
         let mut addresses: Vec<_> = members.iter().map(|member| (member.id(), member.address())).collect();
         let network = match config.link {
             Some(link) => Some(Arc::new(shape(&run, &mut addresses, link).map_err(|error| network_failure(&error))?)),
             None => None,
         };
         let stages: Vec<u16> = members.iter().map(|member| member.status().borrow().stage).collect();
-        let client = inference(&run, &config, (&addresses, &stages), network.as_deref()).await?;
+        let client = inference(&run, &config, &consumer, (&addresses, &stages), network.as_deref()).await?;
         let ticket = ticket(&run, &config, &members[0]);
+        let machine = watch::Sender::new(first_view(&config.limits, &config.home));
+        let pauses = Pauses::new(config.limits.when, local_minute(), machine.clone());
+        let is_paused = pauses.paused().borrow().is_some();
         let (stop, stopped) = watch::channel(false);
         let watched = Watched {
             run: run.clone(),
             workload: config.workload.clone(),
-            cores: config.cores.clone(),
+            cores: shared.cores.clone(),
             baseline: config.baseline.clone(),
             data_label: data_label(&config.workload),
             link: config.link.map(|link| link.to_string()),
+            machine: machine.subscribe(),
             founded: config.joins.is_none(),
             ticket: (config.joins.is_some() || config.is_open()).then(|| ticket.to_string()),
             inference: client.clone(),
@@ -203,13 +220,35 @@ impl Cluster {
         let elsewhere = config.joins.as_ref().map(|joined| joined.validator);
         addresses.extend(elsewhere.and_then(|(validator, address)| Some((validator, address?))));
         for member in &members {
+            if is_paused {
+                member.set_paused(true).await;
+            }
             member.introduce(addresses.clone()).await;
         }
         let members = Arc::new(members);
         let returns = Returns { members: members.clone(), network: network.clone(), client: client.clone() };
-        let returns = JoinSet::from_iter([returns.run()]);
+        let mut returns = JoinSet::from_iter([returns.run()]);
+        let watching =
+            MachineWatch::new(home.path(), members.clone(), config.limits.clone(), pauses.clone(), machine, is_paused);
+        returns.spawn(watching.run());
         let joined = config.joins.is_some();
-        Ok(Self { home, run, resumed, ticket, joined, members, network, returns, observer, observing, client, stop })
+        let _announcement = if config.is_open() && !joined { announcement(&ticket, &run.recipe().name) } else { None };
+        Ok(Self {
+            home,
+            run,
+            resumed,
+            ticket,
+            joined,
+            _announcement,
+            members,
+            network,
+            returns,
+            pauses,
+            observer,
+            observing,
+            client,
+            stop,
+        })
     }
 
     /// The data directory.
@@ -270,6 +309,11 @@ impl Cluster {
     /// The whole state of the network as of now.
     pub fn state(&self) -> NetState {
         self.observer.state()
+    }
+
+    /// The pauses of this machine's peers.
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     /// The changes of that state.
@@ -339,6 +383,12 @@ impl Cluster {
     }
 }
 
+/// Announces the run in the local network; without it, a ticket is needed there, too.
+fn announcement(ticket: &Ticket, name: &str) -> Option<Announcement> {
+    let announced = lan::announce(ticket, name);
+    announced.inspect_err(|error| tracing::debug!(%error, "the run is not announced in the local network")).ok()
+}
+
 async fn leave(client: Option<Arc<InferenceClient>>) {
     if let Some(client) = client {
         client.close().await;
@@ -360,6 +410,7 @@ fn shape(run: &RunHome, addresses: &mut [(PeerId, SocketAddr)], link: LinkSpec) 
 async fn inference(
     run: &RunHome,
     config: &ClusterConfig,
+    consumer: &Identity,
     (addresses, stages): (&[(PeerId, SocketAddr)], &[u16]),
     network: Option<&ShapedNetwork>,
 ) -> Result<Option<Arc<InferenceClient>>, Failure> {
@@ -375,11 +426,11 @@ async fn inference(
     let replicas: Vec<Replica> = addresses.iter().zip(stages).map(replica).collect();
     let transport = TransportConfig { fixed_paths: config.link.is_some(), ..TransportConfig::default() };
     let id = run.charter().body.run_id();
-    let started = InferenceClient::start(&transport, id, config.workload.clone(), &replicas).await;
-    let (client, own, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
+    let started = InferenceClient::start(&transport, consumer, id, config.workload.clone(), &replicas).await;
+    let (client, address) = started.map_err(|error| Failure::from(&NodeError::from(error)))?;
     if let Some(network) = network {
         // The links of the peers count, not its own.
-        network.add(own, address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
+        network.add(consumer.id(), address, LinkSpec::default()).map_err(|error| network_failure(&error))?;
     }
     Ok(Some(client))
 }

@@ -3,6 +3,8 @@
 use iroh::endpoint::{RecvStream, SendStream};
 use wire::{DecodeError, Wire};
 
+use crate::limits::{PART_BYTES, Rate};
+
 const LENGTH_BYTES: usize = 4;
 /// Memory for a frame grows by this much as its bytes arrive, so that a false length costs its sender the bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -22,6 +24,11 @@ pub(crate) enum FrameError {
 
 /// Reads one value, and no more than it may have.
 pub(crate) async fn read_frame<T: Wire>(stream: &mut RecvStream) -> Result<T, FrameError> {
+    read_frame_at(stream, None).await
+}
+
+/// As [`read_frame`], at a rate if there is one.
+pub(crate) async fn read_frame_at<T: Wire>(stream: &mut RecvStream, down: Option<&Rate>) -> Result<T, FrameError> {
     let lost = |error: &dyn std::fmt::Display| FrameError::Connection(error.to_string());
     let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length).await.map_err(|error| lost(&error))?;
@@ -34,12 +41,24 @@ pub(crate) async fn read_frame<T: Wire>(stream: &mut RecvStream) -> Result<T, Fr
         let start = body.len();
         body.resize(length.min(start + READ_BYTES), 0);
         stream.read_exact(&mut body[start..]).await.map_err(|error| lost(&error))?;
+        if let Some(down) = down {
+            down.take_of(body.len() - start, length).await;
+        }
     }
     Ok(wire::decode(&body)?)
 }
 
 /// Writes one value, and ends the stream.
 pub(crate) async fn write_frame<T: Wire>(stream: &mut SendStream, value: &T) -> Result<(), FrameError> {
+    write_frame_at(stream, value, None).await
+}
+
+/// As [`write_frame`], at a rate if there is one.
+pub(crate) async fn write_frame_at<T: Wire>(
+    stream: &mut SendStream,
+    value: &T,
+    up: Option<&Rate>,
+) -> Result<(), FrameError> {
     let body = wire::encode(value);
     if body.len() > T::BYTES_MAX {
         return Err(FrameError::TooLarge { bytes: body.len(), max: T::BYTES_MAX });
@@ -47,6 +66,11 @@ pub(crate) async fn write_frame<T: Wire>(stream: &mut SendStream, value: &T) -> 
     let length = u32::try_from(body.len()).expect("BYTES_MAX fits in a u32");
     let lost = |error: &dyn std::fmt::Display| FrameError::Connection(error.to_string());
     stream.write_all(&length.to_le_bytes()).await.map_err(|error| lost(&error))?;
-    stream.write_all(&body).await.map_err(|error| lost(&error))?;
+    for part in body.chunks(if up.is_some() { PART_BYTES } else { body.len().max(1) }) {
+        if let Some(up) = up {
+            up.take_of(part.len(), body.len()).await;
+        }
+        stream.write_all(part).await.map_err(|error| lost(&error))?;
+    }
     stream.finish().map_err(|error| lost(&error))
 }

@@ -17,7 +17,7 @@
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
-//! | machines that join, and relays through which they meet | [`join`], [`relay`] |
+//! | machines that join, how they find a run nearby, and relays through which they meet | [`join`], [`lan`], [`relay`] |
 //! | the machine itself | [`probe`] |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -34,16 +34,20 @@ pub mod home;
 pub mod identity;
 pub mod inference;
 pub mod join;
+pub mod lan;
+pub mod limits;
 pub mod links;
 pub mod member;
 pub mod memory;
 pub mod models;
 pub mod observe;
 pub mod offline;
+pub mod pausing;
 pub mod peer;
 pub mod probe;
 pub mod relay;
 pub mod replay;
+pub mod role;
 pub mod runs;
 pub mod speed;
 mod state;
@@ -58,6 +62,7 @@ pub mod workload;
 pub use checkpoint::{Checkpoint, TextFormat, Weights};
 pub use cluster::{Cluster, ClusterConfig};
 pub use iroh::RelayUrl;
+pub use limits::Limits;
 pub use links::{LinkSpec, ShapedNetwork};
 pub use member::{Failure, FailureKind};
 pub use models::{Manifest, Models, ModelsError};

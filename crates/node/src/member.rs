@@ -59,6 +59,14 @@ impl Member {
         }
     }
 
+    /// Pauses it, or lets it go on. It serves on meanwhile, and nobody waits for it.
+    pub async fn set_paused(&self, paused: bool) {
+        match self {
+            Self::Task(node) => node.set_paused(paused).await,
+            Self::Process(child) => child.set_paused(paused).await,
+        }
+    }
+
     /// Tells it that the process of another peer ended.
     pub async fn note_end(&self, peer: PeerId) {
         match self {

@@ -1,11 +1,14 @@
-//! The memory of a peer that holds a stage: planned before it starts, kept by the size of its in-flight window, and measured.
+//! The memory of a peer: planned before it starts, kept by the size of its in-flight window, and measured.
 //!
-//! A plan has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
+//! The plan of a stage has what the replica takes ([`StageBudget`]), what serving the stage to consumers may take, the inputs, outputs and gradients of
 //! the units under way, the blocks of the whole run, which every peer holds ([`swarm::Peer::blocks`]), and the program with its data. Only
-//! the window can be made smaller; a limit below the rest is refused.
+//! the window can be made smaller; a limit below the rest is refused. That of a peer with the whole model is [`WholeMemory`].
+
+mod whole;
 
 use std::fmt;
 
+use learn::Recipe;
 use learn::pipeline::{MESSAGES_PER_UNIT, PROGRAM_BYTES, STAGE_SLOTS, StageBudget, TOKENIZER_BYTES};
 use model::ConfigError;
 use swarm::pipeline::PipelineConfig;
@@ -13,6 +16,7 @@ use wire::{Receipt, Signed, Transaction};
 
 use crate::inference::serving_bytes;
 use crate::workload::Workload;
+pub use whole::WholeMemory;
 
 /// Transactions of a member in a round: its commitment and its attestation.
 const TRANSACTIONS_PER_ROUND: u64 = 2;
@@ -35,11 +39,11 @@ pub struct MemberMemory {
     message: u64,
 }
 
-/// A stage does not fit.
+/// A peer does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct TooLittleMemory {
-    /// The stage.
-    pub stage: u16,
+    /// Its stage; none when it holds the whole model.
+    pub stage: Option<u16>,
     /// Bytes that it needs at least.
     pub needed: u64,
     /// Bytes that it may take.
@@ -50,12 +54,8 @@ impl fmt::Display for TooLittleMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         let Self { stage, needed, limit } = self;
-        write!(
-            f,
-            "a peer of stage {stage} needs {} MB of memory, and may take {} MB",
-            megabytes(*needed),
-            limit / 1_000_000
-        )
+        let of = stage.map_or_else(String::new, |stage| format!(" of stage {stage}"));
+        write!(f, "a peer{of} needs {} MB of memory, and may take {} MB", megabytes(*needed), limit / 1_000_000)
     }
 }
 
@@ -78,7 +78,7 @@ impl MemberMemory {
             stage: StageBudget::of(recipe, shape, STAGE_SLOTS, 1)?,
             serving: serving_bytes(workload, stage),
             window: MESSAGES_PER_UNIT * units * message,
-            records: records_bytes(workload, replicas),
+            records: records_bytes(recipe, replicas, workload.stages_len()),
             program: PROGRAM_BYTES + TOKENIZER_BYTES * recipe.model.vocab as u64 + tokens as u64,
             message,
         }))
@@ -111,7 +111,7 @@ impl MemberMemory {
         let needed = self.least();
         let Some(limit) = limit else { return Ok(workload.pipeline()) };
         if needed > limit {
-            return Err(TooLittleMemory { stage, needed, limit });
+            return Err(TooLittleMemory { stage: Some(stage), needed, limit });
         }
         let window = (limit - self.without_window()).min(self.window.max(MESSAGES_MIN * self.message));
         Ok(PipelineConfig { held_bytes_max: window, ..workload.pipeline() })
@@ -119,8 +119,8 @@ impl MemberMemory {
 }
 
 /// What the blocks of a whole run take: a receipt for each unit in every stage, and a commitment and an attestation of each member.
-fn records_bytes(workload: &Workload, replicas: usize) -> u64 {
-    let (recipe, stages) = (&workload.recipe, u64::from(workload.stages_len()));
+fn records_bytes(recipe: &Recipe, replicas: usize, stages: u16) -> u64 {
+    let stages = u64::from(stages);
     let receipts = u64::from(recipe.units_per_round) * stages * size_of::<Signed<Receipt>>() as u64;
     let transactions = TRANSACTIONS_PER_ROUND * replicas as u64 * stages * size_of::<Signed<Transaction>>() as u64;
     recipe.rounds * (receipts + transactions)
@@ -128,8 +128,17 @@ fn records_bytes(workload: &Workload, replicas: usize) -> u64 {
 
 /// The most memory that this process had so far, in bytes, where the system says so.
 pub fn peak_bytes() -> Option<u64> {
-    let report = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = report.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    status_bytes("self", "VmHWM:")
+}
+
+/// The memory that a process has now, in bytes, where the system says so; this one's without a number.
+pub(crate) fn resident_bytes(process: Option<u32>) -> Option<u64> {
+    status_bytes(&process.map_or_else(|| "self".to_owned(), |process| process.to_string()), "VmRSS:")
+}
+
+fn status_bytes(process: &str, field: &str) -> Option<u64> {
+    let report = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -138,7 +147,6 @@ pub fn peak_bytes() -> Option<u64> {
 mod tests {
     use std::sync::Arc;
 
-    use learn::Recipe;
     use learn::boundary::{Precision, Space};
     use learn::data::Corpus;
 
@@ -160,7 +168,7 @@ mod tests {
         assert_eq!(held(Some(memory.total() - 1000)), Ok(memory.window - 1000));
         assert_eq!(held(Some(memory.least())), Ok(MESSAGES_MIN * memory.message));
         let (needed, limit) = (memory.least(), memory.least() - 1);
-        assert_eq!(held(Some(limit)), Err(TooLittleMemory { stage: 1, needed, limit }));
+        assert_eq!(held(Some(limit)), Err(TooLittleMemory { stage: Some(1), needed, limit }));
     }
 
     #[test]
@@ -169,10 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_model_is_refused_where_it_does_not_fit() {
+        let workload = workload(1);
+        let alone = WholeMemory::of(&workload, 1, 1).unwrap().unwrap();
+        let (many, shared) =
+            (WholeMemory::of(&workload, 1, 4).unwrap().unwrap(), WholeMemory::of(&workload, 4, 4).unwrap().unwrap());
+        assert!(alone.total() < many.total() && shared.total() < many.total(), "{alone:?} {many:?} {shared:?}");
+        assert_eq!(alone.check(None), Ok(()));
+        assert_eq!(alone.check(Some(alone.total())), Ok(()));
+        let (needed, limit) = (alone.total(), alone.total() - 1);
+        let refused = alone.check(Some(limit)).unwrap_err();
+        assert_eq!(refused, TooLittleMemory { stage: None, needed, limit });
+        assert!(refused.to_string().starts_with("a peer needs "), "{refused}");
+        assert_eq!(WholeMemory::of(&self::workload(2), 1, 1), Ok(None));
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn the_peak_is_this_process_own() {
         let before = peak_bytes().unwrap();
         let block = std::hint::black_box(vec![1u8; before as usize]);
         assert!(peak_bytes().unwrap() >= before + block.len() as u64 / 2);
+        assert!(resident_bytes(None).is_some_and(|now| now > 0 && now <= peak_bytes().unwrap()));
+        assert_eq!(resident_bytes(Some(std::process::id())).is_some(), resident_bytes(None).is_some());
+        assert_eq!(resident_bytes(Some(u32::MAX)), None);
     }
 }

@@ -25,7 +25,7 @@ use crate::home::RunHome;
 use crate::inference::InferenceClient;
 use crate::member::{Ended, Failure, FailureKind};
 use crate::status::{AgreedState, PeerStatus};
-use crate::view::{Baseline, NetEvent, NetState, Phase, Sample};
+use crate::view::{Baseline, MachineView, NetEvent, NetState, Phase, Sample};
 use crate::workload::{Cores, Workload, stage_of};
 use evaluate::{Evaluated, Evaluation};
 pub(crate) use evaluate::{read_checkpoint, read_states};
@@ -105,6 +105,8 @@ pub(crate) struct Watched {
     pub(crate) data_label: String,
     /// The link that every peer sits behind, for people.
     pub(crate) link: Option<String>,
+    /// What this machine gives.
+    pub(crate) machine: watch::Receiver<MachineView>,
     /// Whether the run was founded here, so that every stage has members here.
     pub(crate) founded: bool,
     /// What another machine needs to take part, when it can.
@@ -122,6 +124,7 @@ pub struct Observer {
     events: broadcast::Sender<NetEvent>,
     checkpoints: watch::Receiver<Option<Arc<Checkpoint>>>,
     outcome: watch::Receiver<Option<Outcome>>,
+    machine: watch::Receiver<MachineView>,
 }
 
 impl Observer {
@@ -135,7 +138,7 @@ impl Observer {
         let (outcome_sender, outcome) = watch::channel(None);
         let events = broadcast::Sender::new(EVENTS_QUEUED_MAX);
         let state = Arc::new(Mutex::new(observed.state.clone()));
-        let observer = Self { state, events, checkpoints, outcome };
+        let observer = Self { state, events, checkpoints, outcome, machine: watched.machine.clone() };
         let watching = Watching {
             picture: Picture::new(&watched, observed),
             evaluation: Evaluation::new(&watched),
@@ -153,7 +156,8 @@ impl Observer {
 
     /// The whole state of the network as of now.
     pub fn state(&self) -> NetState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        NetState { machine: Some(self.machine.borrow().clone()), ..state }
     }
 
     /// The changes of that state.
@@ -219,11 +223,14 @@ impl Watching {
             self.seen_state.clone_from(&newest);
             self.take_state(newest);
         }
-        let state = self.picture.draw(&statuses, &gone);
+        let machine = Some(self.watched.machine.borrow().clone());
+        let state = NetState { machine, ..self.picture.draw(&statuses, &gone) };
         let due = self.told_state.is_none_or(|told| told.elapsed() >= STATE_EVERY);
         let phase_changed = {
             let mut shown = self.observer.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let changed = shown.run.as_ref().map(|run| run.phase) != state.run.as_ref().map(|run| run.phase);
+            let paused = |state: &NetState| state.machine.as_ref().and_then(|machine| machine.paused.clone());
+            let phase = |state: &NetState| state.run.as_ref().map(|run| run.phase);
+            let changed = phase(&shown) != phase(&state) || paused(&shown) != paused(&state);
             shown.clone_from(&state);
             changed
         };

@@ -129,6 +129,7 @@ enum Command {
     Introduce(Vec<(PeerId, SocketAddr)>),
     Ended(PeerId),
     Piece(PeerId, oneshot::Sender<Option<ledger::Piece>>),
+    Pause(bool),
     Leave,
     Shutdown,
 }
@@ -169,6 +170,12 @@ impl NodeHandle {
     pub async fn introduce(&self, peers: Vec<(PeerId, SocketAddr)>) {
         // A peer that ended needs no addresses.
         let _ = self.commands.send(Command::Introduce(peers)).await;
+    }
+
+    /// Pauses the peer, or lets it go on. It serves on meanwhile, and nobody waits for it.
+    pub async fn set_paused(&self, paused: bool) {
+        // A peer that ended does nothing anyway.
+        let _ = self.commands.send(Command::Pause(paused)).await;
     }
 
     /// Tells the peer that the process of another one ended.
@@ -230,7 +237,7 @@ pub async fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
     Ok(NodeHandle { id, address, commands, status: seen, ended, task: task.abort_handle() })
 }
 
-/// Runs a peer in one stage after the other, until it is to stop.
+/// Runs a peer in one stage after the other, and anew where it pauses with sums in memory, until it is to stop.
 async fn run(
     mut config: NodeConfig,
     mut shell: Shell,
@@ -239,7 +246,7 @@ async fn run(
 ) -> Result<(), NodeError> {
     loop {
         config.transport.bind = shell.address();
-        let Ending::Moved { known, past } = shell.run(&mut commands).await? else { return Ok(()) };
+        let Ending::Anew { known, past } = shell.run(&mut commands).await? else { return Ok(()) };
         let until = Instant::now() + ADDRESS_MAX;
         shell = loop {
             match Shell::open(config.clone(), status.clone(), past).await {

@@ -93,6 +93,9 @@ pub struct PeerStatus {
     pub accounts: Vec<Account>,
     /// Bytes over all its connections, headers included.
     pub traffic: Traffic,
+    /// Of these, those to and from other machines.
+    #[serde(default)]
+    pub outside: Traffic,
     /// Which way packets to each connected peer take.
     #[serde(default)]
     pub paths: BTreeMap<PeerId, Path>,
@@ -136,6 +139,7 @@ impl PeerStatus {
             totals: Totals { run, supply: 0, tokens: 0, receipts: 0, rounds: 0, history: Hash::default() },
             accounts: Vec::new(),
             traffic: Traffic::default(),
+            outside: Traffic::default(),
             paths: BTreeMap::new(),
             memory_peak_bytes: None,
             spent: Default::default(),
@@ -184,6 +188,7 @@ pub(crate) fn activity_view(activity: Activity, connected: bool) -> PeerActivity
     match activity {
         Activity::Halted => PeerActivity::Offline,
         Activity::Finished => PeerActivity::Done,
+        Activity::Paused => PeerActivity::Paused,
         Activity::Training { .. } => PeerActivity::Training,
         Activity::CatchingUp { .. } => PeerActivity::Fetching,
         Activity::Applying { .. } => PeerActivity::Applying,

@@ -32,6 +32,7 @@ mod dialer;
 mod fixed;
 mod link;
 mod relays;
+mod throttle;
 mod traffic;
 mod window;
 
@@ -43,7 +44,6 @@ use std::time::{Duration, Instant};
 use iroh::endpoint::{Connection, IncomingAddr, PortmapperConfig, VarInt, presets};
 use iroh::{Endpoint, RelayUrl, SecretKey};
 use iroh_blobs::api::Store as BlobIndex;
-use iroh_blobs::provider::events::EventSender;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use wire::{Identity, Message, PeerId};
@@ -51,6 +51,7 @@ use wire::{Identity, Message, PeerId};
 use crate::blobs::{BlobGate, CLOSE_REFUSED};
 use crate::inference::{self, InferenceServer};
 use crate::join::{self, RunOffer};
+use crate::limits::Rates;
 use crate::texts::{self, TextOffer};
 pub use dialer::Dialer;
 use fixed::FixedPaths;
@@ -91,16 +92,14 @@ pub struct TransportConfig {
     pub fixed_paths: bool,
     /// Relays through which to be reached and to reach others: none without any, and with fixed paths.
     pub relays: Vec<RelayUrl>,
+    /// How much may go to other machines and come from them.
+    pub rates: Rates,
 }
 
 impl Default for TransportConfig {
     fn default() -> Self {
-        Self {
-            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-            alpn: ALPN.to_vec(),
-            fixed_paths: false,
-            relays: Vec::new(),
-        }
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { bind, alpn: ALPN.to_vec(), fixed_paths: false, relays: Vec::new(), rates: Rates::default() }
     }
 }
 
@@ -238,7 +237,8 @@ impl Transport {
             .secret_key(SecretKey::from_bytes(&identity.secret()))
             .alpns(alpns)
             .clear_ip_transports();
-        let builder = builder.transport_config(window::transfers());
+        let down_bits_per_s = config.rates.down_bits_per_s();
+        let builder = builder.transport_config(window::transfers(down_bits_per_s));
         let (builder, fixed) = if config.fixed_paths {
             let paths = FixedPaths::bind(config.bind).map_err(|error| bind_error(error.to_string()))?;
             let address = paths.address();
@@ -247,7 +247,7 @@ impl Transport {
             (builder.bind_addr(config.bind).map_err(|error| bind_error(error.to_string()))?, None)
         };
         let endpoint = builder.bind().await.map_err(|error| bind_error(format!("{error:#}")))?;
-        let dialer = Dialer::new(endpoint, fixed, identity.id(), &config.alpn, relays);
+        let dialer = Dialer::new(endpoint, fixed, identity.id(), (config, relays));
         let (incoming_sender, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
         let accepting = tokio::spawn(accept_all(dialer.clone(), services, incoming_sender.clone()));
         Ok(Self {
@@ -408,7 +408,8 @@ impl Transport {
         }
         self.links_made += 1;
         let events = self.incoming_sender.clone();
-        let link = Link::start(peer, self.links_made, connection, events, self.inbound_bytes.clone());
+        let link =
+            Link::start(peer, self.links_made, connection, events, self.inbound_bytes.clone(), self.dialer.rates());
         self.live.insert(peer, Live { link, dialled_by, since: Instant::now() });
         self.ready.push_back(TransportEvent::Connected(peer));
     }
@@ -424,7 +425,7 @@ impl Drop for Transport {
 async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<LinkEvent>) {
     // Whoever ends this task ends the connections that it serves.
     let mut serving = JoinSet::new();
-    let acceptor = Acceptor::new(&dialer.endpoint);
+    let acceptor = Acceptor::new(&dialer.endpoint, dialer.rates().down_bits_per_s());
     while let Some(incoming) = dialer.endpoint.accept().await {
         while serving.try_join_next().is_some() {}
         let from = match incoming.remote_addr() {
@@ -453,7 +454,8 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
                         connection.close(VarInt::from_u32(CLOSE_REFUSED), b"no blobs for this peer");
                     }
                     Some(blobs) => {
-                        iroh_blobs::provider::handle_connection(connection, blobs, EventSender::DEFAULT).await;
+                        let paced = throttle::paced(dialer.rates().up_to(&peer));
+                        iroh_blobs::provider::handle_connection(connection, blobs, paced).await;
                     }
                     None => connection.close(VarInt::from_u32(0), b"no blobs"),
                 }
@@ -469,7 +471,7 @@ async fn accept_all(dialer: Dialer, services: Services, events: mpsc::Sender<Lin
                 }
             } else if connection.alpn() == inference::ALPN {
                 match services.inference {
-                    Some(inference) => inference.serve(connection).await,
+                    Some(inference) => inference.serve(connection, dialer.rates()).await,
                     None => connection.close(VarInt::from_u32(0), b"no inference"),
                 }
             } else {

@@ -22,6 +22,75 @@ pub struct NetState {
     pub ledger: Option<LedgerView>,
     /// Recorded faults, newest last, at most 100.
     pub faults: Vec<FaultView>,
+    /// What this machine gives, when it takes part in a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineView>,
+}
+
+/// What a machine gives to the run, in all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Its cores.
+    pub cores: u64,
+    /// The instruction set that its kernels use.
+    pub isa: String,
+    /// All its memory in bytes, when the system says it.
+    pub memory_bytes: Option<u64>,
+    /// Memory in bytes that programs can still take, when the system says it.
+    pub memory_free_bytes: Option<u64>,
+    /// Bytes that can still be written where the data directory is, when the system says it.
+    pub disk_free_bytes: Option<u64>,
+    /// Why it does not work now, if it does not.
+    pub paused: Option<PauseView>,
+    /// What it may take.
+    pub limits: LimitsView,
+    /// What it takes.
+    pub used: UsedView,
+}
+
+/// Why a machine pauses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum PauseView {
+    /// A person said so.
+    Person,
+    /// It is outside of its hours.
+    Hours {
+        /// When these begin, in the machine's time: `22:00`.
+        until: String,
+    },
+    /// Other programs keep it busy.
+    Busy,
+}
+
+/// The limits of a machine, as people set them; none where there is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitsView {
+    /// Part of the processor time of all cores, 0 to 1.
+    pub cpu: Option<f64>,
+    /// Bytes of memory of a peer.
+    pub memory_bytes: Option<u64>,
+    /// Bits per second to other machines.
+    pub up_bits_per_s: Option<u64>,
+    /// Bits per second from other machines.
+    pub down_bits_per_s: Option<u64>,
+    /// When it works: `always`, `idle` or `22:00-07:00`.
+    pub when: String,
+}
+
+/// What a machine takes: means over the last ten seconds, but for the memory, which is that of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsedView {
+    /// Part of the processor time of all cores, 0 to 1; none where the system does not say.
+    pub cpu: Option<f64>,
+    /// Part of the processor time of all cores that other programs use, in the last second; none where the system does not say.
+    pub others_cpu: Option<f64>,
+    /// Bytes of memory of all its processes; none where the system does not say.
+    pub memory_bytes: Option<u64>,
+    /// Bits per second to other machines, headers included.
+    pub up_bits_per_s: f64,
+    /// Bits per second from other machines, headers included.
+    pub down_bits_per_s: f64,
 }
 
 /// Where a run stands.
@@ -216,6 +285,8 @@ pub enum PeerActivity {
     Applying,
     /// Nothing to do until others are done.
     Waiting,
+    /// It takes no part for a while, as its owner wants it.
+    Paused,
     /// The run is complete.
     Done,
     /// Its process died, and is started again.

@@ -13,6 +13,7 @@ use tensor::Profile;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Charter, Hash, NumericProfile, PeerId, Release, StageTerms};
 
+use crate::limits::{CpuShare, Governor, Worker};
 use crate::state::{ModelState, Parts};
 
 /// A recipe with the corpus that it is trained on. Shared by the peers of a process.
@@ -147,18 +148,27 @@ impl Workload {
 pub struct Cores {
     free: Arc<Semaphore>,
     count: usize,
+    governor: Governor,
 }
 
 impl Cores {
     /// So many cores, at least one.
     pub fn new(count: usize) -> Self {
         let count = count.max(1);
-        Self { free: Arc::new(Semaphore::new(count)), count }
+        Self { free: Arc::new(Semaphore::new(count)), count, governor: Governor::default() }
     }
 
     /// All cores of the machine.
     pub fn all() -> Self {
         Self::new(crate::probe::cores())
+    }
+
+    /// As many of these cores as a share of the machine's processor time needs, which the jobs on them keep to together.
+    pub fn limited(&self, share: Option<CpuShare>) -> Self {
+        let Some(cpu) = share else { return self.clone() };
+        let machine = crate::probe::cores();
+        let threads = (cpu.cores(machine).ceil() as usize).clamp(1, self.count);
+        Self { governor: Governor::new(share, machine), ..Self::new(threads) }
     }
 
     /// How many.
@@ -168,7 +178,19 @@ impl Cores {
 
     /// Waits for a core; it is free again when the permit is dropped.
     pub async fn take(&self) -> OwnedSemaphorePermit {
-        self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
+        let permit = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.governor.ready().await;
+        permit
+    }
+
+    /// Waits until there is processor time, without taking a core.
+    pub async fn ready(&self) {
+        self.governor.ready().await;
+    }
+
+    /// Begins a piece of work on a core that was taken.
+    pub fn worker(&self) -> Worker {
+        self.governor.worker()
     }
 }
 

@@ -45,6 +45,18 @@ pub enum Act {
         /// The host: its place.
         host: usize,
     },
+    /// A host pauses, as its owner wants it, and goes on later.
+    Pause {
+        /// The host: its place.
+        host: usize,
+        /// How long, in microseconds.
+        us: u64,
+    },
+    /// The end of a pause.
+    Resume {
+        /// The host: its place.
+        host: usize,
+    },
     /// A host's access link becomes another one.
     Link {
         /// The host: its place.
@@ -59,8 +71,8 @@ impl Act {
     pub fn us(&self) -> u64 {
         match self {
             Self::Kill { down_us, .. } | Self::KillStage { down_us, .. } | Self::KillAll { down_us } => *down_us,
-            Self::Suspend { us, .. } | Self::Split { us, .. } => *us,
-            Self::Leave { .. } | Self::Link { .. } => 0,
+            Self::Suspend { us, .. } | Self::Split { us, .. } | Self::Pause { us, .. } => *us,
+            Self::Leave { .. } | Self::Resume { .. } | Self::Link { .. } => 0,
         }
     }
 }
@@ -93,6 +105,10 @@ pub(crate) fn random(draw: &mut Random, count: u64, span_us: u64, peers: usize, 
             5 => {
                 add(at_us, Act::Leave { host });
                 add(at_us + us, Act::Kill { host, down_us: 1_000_000 });
+            }
+            6 => {
+                add(at_us, Act::Pause { host, us });
+                add(at_us + us, Act::Resume { host });
             }
             _ => {
                 let link = |up, down, delay_us, jitter_us, loss| AccessLink {

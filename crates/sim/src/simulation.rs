@@ -169,7 +169,7 @@ impl Simulation {
             self.now = at;
             self.step(event)?;
             if self.healed.is_none() && self.faults_end() {
-                self.heal();
+                self.heal()?;
             }
         }
         self.check_residuals()
@@ -381,6 +381,8 @@ fn describe(input: &Input) -> (&'static str, [u64; 2]) {
     let peer = |peer: &PeerId| detail(&Hash(peer.0));
     match input {
         Input::Start => ("start", [0, 0]),
+        Input::Pause => ("pause", [0, 0]),
+        Input::Resume => ("resume", [0, 0]),
         Input::Connected(other) => ("connected", [peer(other), 0]),
         Input::Disconnected(other) => ("disconnected", [peer(other), 0]),
         Input::Received { from, message } => match message {

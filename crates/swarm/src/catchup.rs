@@ -163,7 +163,7 @@ impl Peer {
             }
             Plan::Load(_) | Plan::Work { .. } | Plan::Rest => {}
         }
-        let near = self.model.is_some_and(|model| model.round + 1 >= self.target_round());
+        let near = !self.paused && self.model.is_some_and(|model| model.round + 1 >= self.target_round());
         if let Some(open) = self.ledger.round().filter(|_| near) {
             for entry in open.commitments().filter(|entry| self.needs_stage(entry.stage)) {
                 let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };

@@ -15,6 +15,8 @@ pub struct PeerConfig {
     pub peers: Vec<PeerId>,
     /// Whether this peer trains. Otherwise it only follows the run, and serves what it has.
     pub trains: bool,
+    /// Whether it begins as after [`crate::Input::Pause`].
+    pub paused: bool,
     /// The stage in which this peer takes part: one of the charter's.
     pub stage: u16,
     /// The other stages in which this machine can take part: it moves to one of them when the ledger advises it.
@@ -42,6 +44,7 @@ impl PeerConfig {
             charter,
             peers,
             trains: true,
+            paused: false,
             stage: 0,
             other_stages: Vec::new(),
             operator: None,

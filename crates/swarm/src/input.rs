@@ -57,6 +57,13 @@ pub enum Input {
         /// The provider.
         from: PeerId,
     },
+    /// The machine is wanted for other things for a while: no job is started, nothing is fetched but what a validator needs for its blocks,
+    /// and the ledger is told, so that nobody waits. Blocks are still taken, given and, on a validator, made. Again and again is the same
+    /// as once. A peer whose pipeline is in a round has sums in memory that others count on: it is made anew instead, as after a crash,
+    /// with [`crate::PeerConfig::paused`].
+    Pause,
+    /// The end of [`Input::Pause`]: the peer catches up and joins again.
+    Resume,
     /// The user wants to take no part from the next round on. A shell that only pauses, and means to come back, just
     /// drops the peer instead: every moment is a safe moment for that.
     Stop,

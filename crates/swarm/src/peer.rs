@@ -69,6 +69,8 @@ pub enum Activity {
         /// The round.
         round: u64,
     },
+    /// It was told to pause, and takes no part meanwhile.
+    Paused,
     /// The run is complete.
     Finished,
     /// It stopped taking part: [`Output::Halt`] said why.
@@ -101,6 +103,7 @@ pub struct Peer {
     pub(crate) member: bool,
     pub(crate) needs_changed: bool,
     pub(crate) stopping: bool,
+    pub(crate) paused: bool,
     /// Whether the shell was told that this peer is a member of another stage.
     pub(crate) moves: bool,
     pub(crate) halted: Option<HaltReason>,
@@ -145,6 +148,7 @@ impl Peer {
             member: false,
             needs_changed: true,
             stopping: false,
+            paused: config.paused,
             moves: false,
             halted: None,
             told_finished: false,
@@ -171,6 +175,8 @@ impl Peer {
         self.clock = now;
         match input {
             Input::Start if !self.started => self.start(out),
+            Input::Pause if !self.started => return self.set_paused(true),
+            Input::Resume if !self.started => return self.set_paused(false),
             _ if !self.started => return,
             Input::Connected(peer) => self.on_connected(peer, now, out),
             Input::Disconnected(peer) => {
@@ -191,6 +197,8 @@ impl Peer {
                 self.tell_holding(hash, Some(bytes), now, out);
             }
             Input::FetchFailed { hash, from } => self.on_fetch_failed(hash, from, now, out),
+            Input::Pause => self.set_paused(true),
+            Input::Resume => self.set_paused(false),
             Input::Stop => self.stop(now, out),
             Input::Start | Input::Tick => {}
         }
@@ -252,6 +260,11 @@ impl Peer {
         self.stages.as_ref().map(|stages| &stages.pipeline)
     }
 
+    /// The round in whose pipeline this peer takes part, in a run of several stages: its sums are in memory only.
+    pub fn counts(&self) -> Option<u64> {
+        self.pipeline().and_then(Pipeline::round)
+    }
+
     /// Why the last job failed that was to be tried again, for people.
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()
@@ -269,6 +282,7 @@ impl Peer {
         match (self.jobs.running(), self.ledger.round()) {
             _ if self.halted.is_some() => Activity::Halted,
             _ if self.is_finished() => Activity::Finished,
+            _ if self.paused => Activity::Paused,
             (Some(Job::Work { round, units, .. }), _) => {
                 Activity::Training { round: *round, units: u32::try_from(units.len()).unwrap_or(u32::MAX) }
             }
@@ -335,6 +349,13 @@ impl Peer {
         if let Some(ordering) = &mut self.ordering {
             ordering.wake();
         }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        let counts = self.counts();
+        assert!(!paused || counts.is_none(), "a peer that counts in round {counts:?} is made anew to pause");
+        self.needs_changed |= self.paused != paused;
+        self.paused = paused;
     }
 
     fn stop(&mut self, now: Time, out: &mut Vec<Output>) {

@@ -58,7 +58,7 @@ impl Jobs {
 impl Peer {
     /// Whether this peer joins, attests and trains.
     pub(crate) fn takes_part(&self) -> bool {
-        self.config.trains && !self.stopping && !self.moves && self.halted.is_none()
+        self.config.trains && !self.stopping && !self.paused && !self.moves && self.halted.is_none()
     }
 
     /// Whether an own commitment to a round waits for a block.
@@ -71,10 +71,12 @@ impl Peer {
         self.check_own_state(out);
         self.tell_finished(out);
         self.join(now, out);
+        self.leave_while_paused(now, out);
         self.move_if_advised(now, out);
         self.tell_move(out);
         self.attest(now, out);
-        let plan = if self.halted.is_some() || self.moves { Plan::Rest } else { self.plan() };
+        let rests = self.halted.is_some() || self.moves || self.paused;
+        let plan = if rests { Plan::Rest } else { self.plan() };
         self.cancel_unless(&plan, out);
         self.update_needs(&plan, now);
         self.start_job(&plan, now, out);
@@ -202,6 +204,19 @@ impl Peer {
             }
             let sequence = self.ledger.next_sequence(&self.id);
             self.act(Action::Join { sequence, stage, operator }, now, out);
+        }
+    }
+
+    /// Leaves as long as it is a member and paused: also after a join that was under way when the pause began. Both follow from the ledger
+    /// alone, so that a pause and its end may come at any moment.
+    fn leave_while_paused(&mut self, now: Time, out: &mut Vec<Output>) {
+        let waits = self.outbox.any(|action| matches!(action, Action::Leave { .. }));
+        if !self.paused || waits || self.stopping || self.ledger.finished() {
+            return;
+        }
+        let standing = self.ledger.account(&self.id).map(|account| account.standing);
+        if matches!(standing, Some(ledger::Standing::Joining | ledger::Standing::Member)) {
+            self.act(Action::Leave { sequence: self.ledger.next_sequence(&self.id) }, now, out);
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Host {
     address: Ipv4Addr,
     place: usize,
     group: Option<PathBuf>,
+    /// The number of the router that it is behind.
+    home: Option<u32>,
 }
 
 impl Internet {
@@ -149,7 +151,27 @@ impl Internet {
         in_namespace(&outer, &["route", "add", "default", "dev", "net0"])?;
         let place = self.forwarder.add(address, device, spec.link)?;
         let group = spec.cpu_percent.map(|percent| self.make_group(&namespace, percent)).transpose()?;
-        Ok(Host { name: name.to_owned(), namespace, address, place, group })
+        let home = (spec.nat != Nat::None).then_some(number);
+        Ok(Host { name: name.to_owned(), namespace, address, place, group, home })
+    }
+
+    /// Adds a host to the home of another one that is behind a router: they share a local network, router and link.
+    ///
+    /// # Errors
+    /// [`InternetError`] when a command fails, or the other host has no router.
+    pub fn add_beside(&self, name: &str, other: &Host) -> Result<Host, InternetError> {
+        let Some(home) = other.home else {
+            return Err(InternetError::Unavailable(format!("`{}` has no router", other.name)));
+        };
+        let number = self.hosts.fetch_add(1, Ordering::Relaxed) + 1;
+        if number as usize > HOSTS_MAX {
+            return Err(InternetError::TooMany);
+        }
+        let namespace = format!("{}-{number}", self.prefix);
+        self.make_namespace(&namespace)?;
+        let router = format!("{}-{home}-router", self.prefix);
+        plug_in(&router, &namespace, home, number)?;
+        Ok(Host { name: name.to_owned(), namespace, group: None, ..other.clone() })
     }
 
     /// Changes a host's link, from now on.
@@ -191,13 +213,10 @@ impl Internet {
     fn make_home(&self, host: &str, number: u32, nat: Nat) -> Result<String, InternetError> {
         let router = format!("{host}-router");
         self.make_namespace(&router)?;
-        let inner = ["link", "add", "home0", "type", "veth", "peer", "name", "net0", "netns", host];
-        in_namespace(&router, &inner)?;
+        in_namespace(&router, &["link", "add", "home0", "type", "bridge"])?;
         in_namespace(&router, &["addr", "add", &format!("192.168.{number}.1/24"), "dev", "home0"])?;
         in_namespace(&router, &["link", "set", "home0", "up"])?;
-        in_namespace(host, &["addr", "add", &format!("192.168.{number}.2/24"), "dev", "net0"])?;
-        in_namespace(host, &["link", "set", "net0", "up"])?;
-        in_namespace(host, &["route", "add", "default", "via", &format!("192.168.{number}.1")])?;
+        plug_in(&router, host, number, number)?;
         let forwarding = || fs::write("/proc/sys/net/ipv4/ip_forward", "1");
         inside(&router, forwarding)??;
         let rule = |rule: &str| {
@@ -284,6 +303,16 @@ impl Host {
     pub fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T, InternetError> {
         inside(&self.namespace, act)
     }
+}
+
+/// Connects a host to a router's local network, in which its address ends with its number and one more.
+fn plug_in(router: &str, host: &str, home: u32, number: u32) -> Result<(), InternetError> {
+    let plug = format!("plug{number}");
+    in_namespace(router, &["link", "add", &plug, "type", "veth", "peer", "name", "net0", "netns", host])?;
+    in_namespace(router, &["link", "set", &plug, "master", "home0", "up"])?;
+    in_namespace(host, &["addr", "add", &format!("192.168.{home}.{}/24", number + 1), "dev", "net0"])?;
+    in_namespace(host, &["link", "set", "net0", "up"])?;
+    in_namespace(host, &["route", "add", "default", "via", &format!("192.168.{home}.1")])
 }
 
 /// Does something on a thread of its own inside a namespace.

@@ -87,6 +87,20 @@ fn routers_let_in_only_what_was_asked_for() {
 }
 
 #[test]
+fn hosts_of_one_home_share_its_router() {
+    let Some(internet) = internet() else { return };
+    let server = internet.add("server", &spec("-", Nat::None)).unwrap();
+    let home = internet.add("home", &spec("-", Nat::PortPreserving)).unwrap();
+    let beside = internet.add_beside("beside", &home).unwrap();
+    let [at_server, at_home, at_beside] = [&server, &home, &beside].map(socket);
+    at_home.send_to(b"hello", (server.address(), 7_000)).unwrap();
+    at_beside.send_to(b"hello", (server.address(), 7_000)).unwrap();
+    let seen = [heard(&at_server).unwrap(), heard(&at_server).unwrap()];
+    assert!(seen.iter().all(|seen| seen.ip() == home.address()) && seen[0] != seen[1], "{seen:?}");
+    assert!(internet.add_beside("nobody", &server).is_err(), "it has no router");
+}
+
+#[test]
 fn a_slow_host_gets_its_share_of_a_processor() {
     let Some(internet) = internet() else { return };
     let slow = HostSpec { cpu_percent: Some(20), ..HostSpec::default() };

@@ -3,7 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import { newestGap } from "../curve";
 import { mergePoint, mergeSample, mergeState } from "./merge";
-import type { CurvePoint, NetState, Sample } from "./types";
+import type { CurvePoint, NetState, Pause, Sample } from "./types";
 
 export type Connection =
   | { kind: "connecting" }
@@ -49,6 +49,19 @@ export function connect(): void {
 /** Retries at once when the person asks, or comes back to the page. */
 export function retryNow(): void {
   if (connection.value.kind === "lost") connect();
+}
+
+/** Asks the node to pause or to go on; gives why it did not, in words. */
+export async function control(what: "pause" | "resume"): Promise<string | null> {
+  try {
+    const response = await fetch(`/net/${what}`, { method: "POST", headers: { "content-type": "application/json" }, body: "{}" });
+    const answer = (await response.json()) as { paused?: Pause | null; error?: { message: string } };
+    if (!response.ok) return answer.error?.message ?? `status ${response.status}`;
+    edit((known) => (known.machine ? { ...known, machine: { ...known.machine, paused: answer.paused ?? null } } : known));
+    return null;
+  } catch {
+    return "the node does not answer";
+  }
 }
 
 async function readState(from: EventSource): Promise<void> {

@@ -2,7 +2,7 @@
 
 export type Phase = "starting" | "training" | "finished" | "halted";
 
-export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done" | "elsewhere" | "restarting";
+export type PeerActivity = "offline" | "joining" | "training" | "fetching" | "applying" | "waiting" | "done" | "paused" | "elsewhere" | "restarting";
 
 export interface TimeSplit {
   compute: number;
@@ -104,6 +104,8 @@ export interface PeerView {
   restarts?: number;
   /** Why it is gone for good, when it failed. */
   lost?: string | null;
+  /** Which way packets to it take, of a peer that this machine is connected to. */
+  path?: { relayed: boolean; round_trip_ms: number } | null;
   faults: number;
 }
 
@@ -136,4 +138,34 @@ export interface NetState {
   samples: Sample[];
   ledger: LedgerView | null;
   faults: FaultView[];
+  /** What this machine gives, when it takes part in a run. */
+  machine?: MachineView | null;
+}
+
+/** Why a machine pauses. */
+export type Pause = { why: "person" } | { why: "hours"; until: string } | { why: "busy" };
+
+/** What a machine has, may take, and takes: parts of its processor from 0 to 1, bytes, and bits per second. */
+export interface MachineView {
+  cores: number;
+  isa: string;
+  memory_bytes: number | null;
+  memory_free_bytes: number | null;
+  disk_free_bytes: number | null;
+  paused: Pause | null;
+  limits: {
+    cpu: number | null;
+    memory_bytes: number | null;
+    up_bits_per_s: number | null;
+    down_bits_per_s: number | null;
+    /** `always`, `idle` or `22:00-07:00`. */
+    when: string;
+  };
+  used: {
+    cpu: number | null;
+    others_cpu: number | null;
+    memory_bytes: number | null;
+    up_bits_per_s: number;
+    down_bits_per_s: number;
+  };
 }

@@ -14,6 +14,7 @@ const ACTIVITIES: Record<PeerActivity, string> = {
   applying: "applying",
   waiting: "waiting",
   done: "done",
+  paused: "paused",
   restarting: "restarting",
   elsewhere: "elsewhere",
 };
@@ -83,6 +84,7 @@ function Row(props: { peer: PeerView }): JSX.Element {
           <i aria-hidden="true" />
           {ACTIVITIES[peer.activity]}
         </span>
+        {!isLocal(peer) && peer.path && <small class="path">{reached(peer.path)}</small>}
         {peer.lost ? <small class="lives bad">{peer.lost}</small> : restarts(peer) > 0 && <small class="lives">{`restarted ${restarts(peer)}×`}</small>}
       </Cell>
       <Cell name="Share">
@@ -106,6 +108,11 @@ function Row(props: { peer: PeerView }): JSX.Element {
 /** Whether it runs on this machine; of others only the ledger is known. */
 function isLocal(peer: PeerView): boolean {
   return peer.name.startsWith("peer ");
+}
+
+/** How a peer of another machine is reached. */
+function reached(path: NonNullable<PeerView["path"]>): string {
+  return `${path.relayed ? "through a relay" : "directly"}, ${Math.max(1, Math.round(path.round_trip_ms))} ms`;
 }
 
 function restarts(peer: PeerView): number {

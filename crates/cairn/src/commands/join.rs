@@ -22,13 +22,10 @@ use crate::terminal::FetchBar;
 
 /// Takes part until the run is complete or Ctrl-C is pressed.
 pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
-    let ticket: Ticket = args.ticket.parse().map_err(|error: TicketError| {
-        let hint = match error {
-            TicketError::Version { .. } => "both sides need the same version of cairn",
-            _ => "copy the whole line that `cairn up --listen` printed",
-        };
-        Failure::new(Code::BadInput, &error).hint(hint)
-    })?;
+    let ticket = match &args.ticket {
+        Some(text) => parse(text)?,
+        None => nearby().await?,
+    };
     eprintln!("\n  asking for the run {}", ticket.run.0.short());
     let invitation = node::join::ask(&ticket).await.map_err(|error| failure(&error))?;
     let stage = args.stage.unwrap_or_else(|| invitation.neediest_stage());
@@ -50,11 +47,13 @@ pub(crate) async fn run(args: &JoinArgs, home: &Path) -> Outcome {
         return Err(Failure::new(Code::BadInput, "the run is trained on another text than the one here")
             .hint("leave `--data` out to fetch it; what is given there has to be the same to the byte"));
     }
+    let limits = args.limits.read()?;
     let operator = args.operator.as_deref().map(load_or_create).transpose()?;
     let joined = Joined { charter, validator, relays, stage, operator };
     let config = ClusterConfig {
         data: args.data.clone(),
         listen: args.listen,
+        limits,
         joins: Some(joined),
         ..ClusterConfig::new(home, Arc::new(workload), 1)
     };
@@ -78,6 +77,45 @@ async fn fetched(
     Ok(corpus?)
 }
 
+/// Reads a ticket.
+pub(crate) fn parse(text: &str) -> Outcome<Ticket> {
+    text.parse().map_err(|error: TicketError| {
+        let hint = match error {
+            TicketError::Version { .. } => "both sides need the same version of cairn",
+            _ => "copy the whole line that `cairn up --listen` or `--relay` printed",
+        };
+        Failure::new(Code::BadInput, &error).hint(hint)
+    })
+}
+
+/// The only run that the local network offers.
+async fn nearby() -> Outcome<Ticket> {
+    eprintln!("\n  looking for runs in the local network");
+    let found = node::lan::search(node::lan::SEARCH).await;
+    let found = found.map_err(|error| Failure::new(Code::Network, error).hint("ask for a ticket"))?;
+    match &found[..] {
+        [] => Err(Failure::new(Code::Network, "no machine in the local network lets others join a run").hint(
+            "`cairn up --listen 0.0.0.0:7071` on the other machine does; with its ticket it works from anywhere",
+        )),
+        [only] => {
+            eprintln!(
+                "  found `{}`, run {}, ordered by {}",
+                only.name,
+                only.ticket.run.0.short(),
+                only.ticket.validator.short()
+            );
+            Ok(only.ticket.clone())
+        }
+        several => {
+            let list: Vec<String> =
+                several.iter().map(|run| format!("    {}\n      cairn join {}", run.name, run.ticket)).collect();
+            eprintln!("{}", list.join("\n"));
+            Err(Failure::new(Code::BadInput, format!("{} runs can be joined here", several.len()))
+                .hint("choose one of the lines above"))
+        }
+    }
+}
+
 fn headline(cluster: &Cluster, url: &str) -> String {
     let ticket = cluster.ticket();
     let (address, relay) = (ticket.addresses.first(), ticket.relays.first());
@@ -96,7 +134,8 @@ fn headline(cluster: &Cluster, url: &str) -> String {
     )
 }
 
-fn failure(error: &JoinError) -> Failure {
+/// Why a ticket leads nowhere.
+pub(crate) fn failure(error: &JoinError) -> Failure {
     let code = match error {
         JoinError::Network(_) | JoinError::Unreachable { .. } => Code::Network,
         _ => Code::BadInput,

@@ -54,6 +54,7 @@ pub(crate) async fn run(args: &ServeArgs, home_path: &Path) -> Outcome {
         runs: serving::runs(home_path),
         piece: Arc::new(move || serving::piece_json(piece.clone())),
         verify: serving::verify(),
+        control: None,
     };
     let url = format!("http://{}/", server.address());
     let _note = ServingNote::write(home_path, url.trim_end_matches('/'));

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::GatewayState;
+use gateway::{Asked, GatewayState};
 use learn::Recipe;
 use node::child::ChildProgram;
 use node::description::{PEERS, in_stages};
 use node::home::{RunHome, newest_run};
 use node::identity::load_or_create;
+use node::limits::{Limits, When, limit_text};
 use node::links::LinkSpecError;
 use node::memory::MemberMemory;
 use node::view::NetEvent;
@@ -63,13 +64,18 @@ pub(crate) async fn attend(
 ) -> Outcome {
     let server = serving::bind(page).await?;
     let (home, planned) = (config.home.clone(), planned_memory(&config)?);
+    let given = limits_text(&config.limits);
     let cluster = Arc::new(Cluster::start(config).await?);
     let url = format!("http://{}/", server.address());
     let note = ServingNote::write(&home, url.trim_end_matches('/'));
     eprintln!("{}", headline(&cluster, &url));
+    if let Some(given) = given {
+        eprintln!("  {given}\n");
+    }
     let (stop, stopped) = watch::channel(false);
-    let serving = serving::start(server, gateway_state(&cluster, &home), stopped);
-    let outcome = watch_run(&cluster, exit_when_done, planned).await;
+    let (end, ended) = watch::channel(false);
+    let serving = serving::start(server, gateway_state(&cluster, &home, end), stopped);
+    let outcome = watch_run(&cluster, exit_when_done, planned, ended).await;
     stop.send_replace(true);
     let served = serve_ended(serving.await);
     drop(note);
@@ -137,17 +143,14 @@ fn config_of_workload(
     workload: Workload,
     peers: u32,
 ) -> Outcome<ClusterConfig> {
-    if args.memory.is_some() && workload.stages_len() == 1 {
-        let said = "`--memory` bounds what a stage takes, and this model is not in stages";
-        return Err(Failure::new(Code::BadInput, said).hint("`--stages 4` cuts the model into four"));
-    }
-    let processes = if args.processes { Some(child_program(args.memory.is_some())?) } else { None };
+    let limits = args.limits.read()?;
+    let processes = if args.processes { Some(child_program(limits.memory.is_some())?) } else { None };
     Ok(ClusterConfig {
         baseline: workload::baseline(&workload),
         data: args.recipe.data.clone(),
         processes,
         link,
-        memory: args.memory,
+        limits,
         fresh: args.fresh,
         listen: args.listen,
         relays: relays(&args.relay)?,
@@ -226,7 +229,8 @@ fn headline(cluster: &Cluster, link: Option<LinkSpec>, url: &str) -> String {
     )
 }
 
-fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
+/// What the pages show and may ask; `end` is set when somebody asks to end.
+fn gateway_state(cluster: &Arc<Cluster>, home: &Path, end: watch::Sender<bool>) -> GatewayState {
     let (observer, runtime) = (cluster.observer().clone(), tokio::runtime::Handle::current());
     // The server must not keep the peers alive once the program stops.
     let weak = Arc::downgrade(cluster);
@@ -245,16 +249,42 @@ fn gateway_state(cluster: &Arc<Cluster>, home: &Path) -> GatewayState {
             serving::piece_json(piece)
         }),
         verify: serving::verify(),
+        control: Some(Arc::new({
+            let pauses = cluster.pauses().clone();
+            move |asked| match asked {
+                Asked::Pause => pauses.pause(),
+                Asked::Resume => pauses.resume(),
+                Asked::Stop => {
+                    end.send_replace(true);
+                    pauses.paused().borrow().clone()
+                }
+            }
+        })),
+    }
+}
+
+/// Waits for Ctrl-C, or until somebody asks to end.
+async fn interruption(mut ended: watch::Receiver<bool>) {
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        Ok(_) = ended.wait_for(|ended| *ended) => {}
+        // Signals cannot be heard here, and nobody serves who could be asked.
+        else => std::future::pending().await,
     }
 }
 
 /// Shows the run until it ends, and then waits for Ctrl-C.
-async fn watch_run(cluster: &Cluster, exit_when_done: bool, planned: Option<MemberMemory>) -> Outcome {
+async fn watch_run(
+    cluster: &Cluster,
+    exit_when_done: bool,
+    planned: Option<MemberMemory>,
+    ended: watch::Receiver<bool>,
+) -> Outcome {
     let mut view = View::new();
     let mut events = cluster.subscribe();
     let mut look = tokio::time::interval(LOOK);
     let outcome = cluster.outcome();
-    let interrupted = tokio::signal::ctrl_c();
+    let interrupted = interruption(ended);
     tokio::pin!(outcome, interrupted);
     let ended = loop {
         tokio::select! {
@@ -284,11 +314,26 @@ async fn watch_run(cluster: &Cluster, exit_when_done: bool, planned: Option<Memb
                 return Ok(());
             }
             eprintln!("\n  the model goes on answering; Ctrl-C stops");
-            // An error means that signals cannot be heard here: then there is nothing to wait for.
-            let _ = interrupted.await;
+            interrupted.await;
             Ok(())
         }
     }
+}
+
+/// What this machine gives, when that is not all.
+fn limits_text(limits: &Limits) -> Option<String> {
+    let Limits { cpu, memory, up_bits_per_s, down_bits_per_s, when } = limits;
+    let rate = |rate: &Option<u64>, way: &str| rate.map(|rate| format!("{}bit/s {way}", limit_text(rate)));
+    let parts = [
+        cpu.map(|cpu| format!("{cpu} of {} cores", node::probe::cores())),
+        memory.map(|memory| format!("{} of memory a peer", bytes(memory as f64))),
+        rate(up_bits_per_s, "up"),
+        rate(down_bits_per_s, "down"),
+        (*when != When::Always)
+            .then(|| format!("works {}", if *when == When::Idle { "while idle".to_owned() } else { when.to_string() })),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("this machine gives: {}", parts.join(" · ")))
 }
 
 /// What the peer of the largest stage may take; none when every peer holds the whole model.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use testnet::{Host, HostSpec, Internet, InternetError, Nat};
 
-use crate::program::{PATIENCE, Place, Up};
+use crate::program::{PATIENCE, Place, Up, failed};
 
 /// An ordinary home.
 const HOME: &str = "100M/20M,40ms,0.2%";
@@ -89,4 +89,28 @@ fn homes_behind_routers_meet_at_a_relay_and_train_one_model() {
     for up in [office, home, founder, relay] {
         assert_eq!(up.interrupt(), Some(0));
     }
+}
+
+#[test]
+fn machines_of_one_home_find_each_other_without_a_ticket() {
+    let Some(internet) = internet() else { return };
+    let first = add(&internet, "first", Nat::PortPreserving, Some(40));
+    let second = internet.add_beside("second", &first).unwrap();
+    let [at_first, at_second] = [&first, &second].map(Place::on);
+    let (code, said) = failed(&at_second.run(&["join", "--lan"]));
+    assert!(code == 10 && said.contains("no machine in the local network"), "{said}");
+
+    let mut founder = at_first.up(&["--preset", "tiny", "--peers", "1", "--rounds", "400", "--listen", "0.0.0.0:7071"]);
+    let mut guest = at_second.start_until("join", &["--lan"], PATIENCE);
+    guest.wait_for_round(1);
+    let guest_id = id(&guest);
+    let begun = Instant::now();
+    while receipts(&founder, &guest_id) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "no receipts: {}", founder.state()["peers"]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(path(&founder, &guest_id), Some(false), "they are in one network");
+    assert_eq!(guest.interrupt(), Some(0));
+    founder.wait_for("round ");
+    assert_eq!(founder.interrupt(), Some(0));
 }

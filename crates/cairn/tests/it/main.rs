@@ -9,6 +9,7 @@ mod finetune;
 #[cfg(target_os = "linux")]
 mod internet;
 mod join;
+mod limits;
 mod models;
 mod plan;
 mod program;

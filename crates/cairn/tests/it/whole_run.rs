@@ -147,4 +147,8 @@ fn the_doctor_measures_this_machine() {
     assert!(report["hardware"]["cores"].as_u64().unwrap() >= 1);
     assert!(report["speed"]["single_gflops"].as_f64().unwrap() > 0.1, "{report:#}");
     assert_eq!(report["exact_floats"], true);
+    assert_eq!(report["role"]["role"], "replica", "{report:#}");
+    let small = Place::new().run(&["doctor", "--memory", "10M", "--port", "0"]);
+    let said = String::from_utf8_lossy(&small.stdout).into_owned();
+    assert!(said.contains("look  role    follow and serve: training takes") && said.contains("of 10.0 MB"), "{said}");
 }

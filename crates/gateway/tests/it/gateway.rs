@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use gateway::{GatewayState, NoPiece, NoRuns, Options, Refused, Server};
-use node::view::{NetEvent, NetState};
+use gateway::{Asked, Control, GatewayState, NoPiece, NoRuns, Options, Refused, Server};
+use node::view::{NetEvent, NetState, PauseView};
 use node::{Checkpoint, Models};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -17,6 +17,8 @@ pub(crate) struct Gateway {
     pub(crate) net: Arc<Mutex<NetState>>,
     pub(crate) events: broadcast::Sender<NetEvent>,
     pub(crate) checkpoints: watch::Sender<Option<Arc<Checkpoint>>>,
+    /// What was asked of the peers.
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
@@ -34,10 +36,25 @@ impl Gateway {
 
     /// Starts a server over the imported models of a data directory.
     pub(crate) async fn start_in(home: &Path, memory_bytes: u64, checkpoint: Option<Arc<Checkpoint>>) -> Self {
+        Self::begin(home, memory_bytes, checkpoint, true).await
+    }
+
+    /// Starts a server of a program that takes part in no run.
+    pub(crate) async fn start_without_peers() -> Self {
+        Self::begin(Path::new("/nowhere/at/all"), u64::MAX, None, false).await
+    }
+
+    async fn begin(home: &Path, memory_bytes: u64, checkpoint: Option<Arc<Checkpoint>>, has_peers: bool) -> Self {
         let net = Arc::new(Mutex::new(NetState { version: "test".into(), ..NetState::default() }));
         let events = broadcast::channel(16).0;
         let (checkpoints, newest) = watch::channel(checkpoint);
         let shown = Arc::clone(&net);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        let control: Control = Arc::new(move |wanted| {
+            heard.lock().unwrap().push(wanted);
+            (wanted == Asked::Pause).then_some(PauseView::Person)
+        });
         let state = GatewayState {
             net: Arc::new(move || shown.lock().unwrap().clone()),
             events: events.clone(),
@@ -52,6 +69,7 @@ impl Gateway {
             }),
             piece: Arc::new(|| Err(NoPiece { reason: "no unit of this peer was paid yet".into() })),
             verify: Arc::new(verify),
+            control: has_peers.then_some(control),
         };
         let server = Server::bind(any_port()).await.unwrap();
         let address = server.address();
@@ -60,7 +78,7 @@ impl Gateway {
             let stopped = async { stopped.await.unwrap_or_default() };
             server.serve(state, stopped).await.unwrap();
         });
-        Self { address, net, events, checkpoints, stop: Some(stop), serving }
+        Self { address, net, events, checkpoints, asked, stop: Some(stop), serving }
     }
 
     /// Tells the server to stop, and waits until it has.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::{BindError, Server};
+use gateway::{Asked, BindError, Server};
 use node::description::RunDescription;
 use node::home::Home;
 use node::view::{CurvePoint, NetEvent, NetState, Sample};
@@ -157,6 +157,40 @@ async fn a_rebound_name_and_another_origin_are_refused() {
     let own = format!("http://{}", gateway.address);
     let same = Request::post("/verify", &json!({"sound": true})).header("Origin", &own).send(gateway.address).await;
     assert_eq!(same.status, 200);
+}
+
+#[tokio::test]
+async fn peers_pause_and_resume_and_stop_for_whoever_is_here() {
+    let gateway = Gateway::start().await;
+    let ask = async |path: &str, origin: Option<&str>| {
+        let request = Request::post(path, &json!({}));
+        let request = match origin {
+            Some(origin) => request.header("Origin", origin),
+            None => request,
+        };
+        request.send(gateway.address).await
+    };
+    let own = format!("http://{}", gateway.address);
+    assert_eq!(ask("/net/pause", Some(&own)).await.json(), json!({"paused": {"why": "person"}}));
+    assert_eq!(ask("/net/resume", None).await.json(), json!({"paused": null}));
+    for origin in ["https://evil.example", "null", "http://localhost:1"] {
+        for path in ["/net/pause", "/net/resume", "/net/stop"] {
+            let refused = ask(path, Some(origin)).await;
+            assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (403, Some("foreign_origin")));
+        }
+    }
+    let sneaky = Request::post("/net/stop", &json!({})).header("Sec-Fetch-Site", "cross-site");
+    assert_eq!(sneaky.send(gateway.address).await.status, 403);
+    assert_eq!(Request::get("/net/pause").send(gateway.address).await.status, 405, "a link or an image cannot ask");
+    assert_eq!(ask("/net/stop", Some(&own)).await.status, 200);
+    assert_eq!(*gateway.asked.lock().unwrap(), [Asked::Pause, Asked::Resume, Asked::Stop], "and nothing else");
+}
+
+#[tokio::test]
+async fn a_program_without_peers_says_that_it_has_none() {
+    let gateway = Gateway::start_without_peers().await;
+    let answer = Request::post("/net/pause", &json!({})).send(gateway.address).await;
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (409, Some("no_peers")));
 }
 
 #[tokio::test]

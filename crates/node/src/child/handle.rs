@@ -43,6 +43,7 @@ pub struct ChildProgram {
 enum Asked {
     Introduce(Vec<(PeerId, SocketAddr)>),
     Ended(PeerId),
+    Pause(bool),
     Piece(PeerId, oneshot::Sender<Option<Piece>>),
     Stop,
 }
@@ -78,6 +79,7 @@ impl ChildHandle {
             restarts: Restarts::default(),
             lives: 0,
             known: BTreeMap::new(),
+            paused: false,
             before: Before::default(),
             status: status_sender,
             asked: asked_receiver,
@@ -111,6 +113,12 @@ impl ChildHandle {
     pub async fn introduce(&self, peers: Vec<(PeerId, SocketAddr)>) {
         // A child that ended needs no addresses.
         let _ = self.asked.send(Asked::Introduce(peers)).await;
+    }
+
+    /// Pauses it, or lets it go on; the next process, too.
+    pub async fn set_paused(&self, paused: bool) {
+        // A child that ended does nothing anyway.
+        let _ = self.asked.send(Asked::Pause(paused)).await;
     }
 
     /// Tells it that the process of another peer ended.
@@ -149,6 +157,7 @@ impl ChildHandle {
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
     traffic: Traffic,
+    outside: Traffic,
     memory_peak_bytes: Option<u64>,
 }
 
@@ -160,6 +169,8 @@ struct Keeper {
     lives: u64,
     /// Where others listen, for the next process.
     known: BTreeMap<PeerId, SocketAddr>,
+    /// Whether it pauses, and the next process, too.
+    paused: bool,
     before: Before,
     status: watch::Sender<PeerStatus>,
     asked: mpsc::Receiver<Asked>,
@@ -190,6 +201,9 @@ impl Keeper {
     /// Serves a process until it ends. Also says whether somebody wanted it to.
     async fn live(&mut self, life: Life) -> (Ended, bool) {
         let (mut status, mut ended, process) = (life.status(), life.ended(), life.process());
+        if self.paused {
+            life.order(Order::Pause(true)).await;
+        }
         let mut life = Some(life);
         let (mut wanted, mut is_heard) = (false, true);
         status.mark_changed();
@@ -200,6 +214,10 @@ impl Keeper {
                         self.known.extend(peers);
                         let known = self.known.iter().map(|(peer, address)| (*peer, *address)).collect();
                         life.order(Order::Introduce(known)).await;
+                    }
+                    (Some(Asked::Pause(paused)), Some(life)) => {
+                        self.paused = paused;
+                        life.order(Order::Pause(paused)).await;
                     }
                     (Some(Asked::Ended(peer)), Some(life)) => life.order(Order::Ended(peer)).await,
                     (Some(Asked::Piece(peer, answer)), Some(life)) => life.piece(peer, answer).await,
@@ -223,7 +241,8 @@ impl Keeper {
         };
         self.publish(&status.borrow(), process);
         let last = self.status.borrow();
-        self.before = Before { traffic: last.traffic, memory_peak_bytes: last.memory_peak_bytes };
+        self.before =
+            Before { traffic: last.traffic, outside: last.outside, memory_peak_bytes: last.memory_peak_bytes };
         // What a peer said when it halted, it would say again.
         let halted = last.halted.clone().map(|failure| Ended { failure: Some(failure), killed: false });
         (halted.unwrap_or(end), wanted)
@@ -273,6 +292,7 @@ impl Keeper {
             tokio::select! {
                 asked = self.asked.recv() => match asked {
                     Some(Asked::Introduce(peers)) => self.known.extend(peers),
+                    Some(Asked::Pause(paused)) => self.paused = paused,
                     Some(Asked::Ended(_)) => {}
                     Some(Asked::Piece(_, answer)) => drop(answer),
                     Some(Asked::Stop) | None => return,
@@ -286,6 +306,7 @@ impl Keeper {
     fn publish(&self, status: &PeerStatus, process: Option<u32>) {
         let mut status = status.clone();
         status.traffic.add(self.before.traffic);
+        status.outside.add(self.before.outside);
         status.memory_peak_bytes = status.memory_peak_bytes.max(self.before.memory_peak_bytes);
         (status.lives.restarts, status.lives.process) = (self.lives, process);
         self.status.send_replace(status);

@@ -4,42 +4,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use learn::data::Texts;
-use learn::pipeline::StageShape;
-use wire::{Identity, Release};
+use wire::Identity;
 
 use super::{ClusterConfig, OPEN_ROUND_SECONDS, ROUND_SECONDS_MAX, SHARES_PER_ROUND, STAGED_ROUND_SECONDS};
 use crate::home::{Home, RunHome};
 use crate::member::{Failure, FailureKind};
-use crate::peer::NodeError;
 use crate::store::StoreError;
 use crate::texts::{self, TextError};
-use crate::workload::Workload;
-
-/// Refuses a policy that does not fit the rounds, stages and codec of the recipe.
-pub(super) fn check_release(config: &ClusterConfig) -> Result<(), Failure> {
-    fitting_release(&config.workload, config.release.unwrap_or_default())
-}
-
-/// As [`check_release`].
-pub(crate) fn fitting_release(workload: &Workload, release: Release) -> Result<(), Failure> {
-    let bad_input = |message: String, hint: String| Failure { kind: FailureKind::BadInput, message, hint };
-    let (rounds, stages) = (workload.recipe.rounds, usize::from(workload.stages_len()));
-    release.validate(rounds, stages).map_err(|rule| {
-        let hint = match release {
-            Release::OpenAfter { .. } => {
-                format!("`--release open-after={rounds}` opens with the last of the run's {rounds} rounds")
-            }
-            Release::OpenNow | Release::Split => {
-                "`--stages 2` cuts the model, so that there is something to split".to_owned()
-            }
-        };
-        bad_input(rule.to_owned(), hint)
-    })?;
-    if release.is_split() && workload.shape(0).is_some_and(StageShape::needs_neighbours) {
-        return Err(Failure::from(&NodeError::LearnedBases));
-    }
-    Ok(())
-}
 
 /// Keeps the text that the run is trained on, unless it is the bundled one or kept already; gives where it is.
 pub(super) fn kept_text(config: &ClusterConfig, run: &RunHome) -> Result<Option<PathBuf>, Failure> {

@@ -13,11 +13,36 @@ use super::ClusterConfig;
 use crate::child::{ChildConfig, ChildHandle, ChildProgram};
 use crate::home::{Home, RunHome};
 use crate::join;
+use crate::limits::{Limits, Rates};
 use crate::member::{Failure, FailureKind, Member};
 use crate::memory::MemberMemory;
 use crate::peer::{self, NodeConfig};
 use crate::transport::TransportConfig;
-use crate::workload::stage_of;
+use crate::workload::{Cores, stage_of};
+
+/// What the peers of a machine share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The cores that peers of this process, and whatever else computes in it, may use.
+    pub(super) cores: Cores,
+    /// How much may go to other machines and come from them.
+    rates: Rates,
+    /// What each process may take, when every peer has one: this one, too, measures models and answers questions.
+    part: Limits,
+    /// The peers of this machine, and who uses their model: traffic between them is not limited.
+    own: Vec<PeerId>,
+    checked: CheckedBlocks,
+}
+
+impl Shared {
+    pub(super) fn new(config: &ClusterConfig, identities: &[Identity], consumer: PeerId) -> Self {
+        let own: Vec<PeerId> = identities.iter().map(Identity::id).chain([consumer]).collect();
+        let processes = if config.processes.is_some() { config.peers + 1 } else { 1 };
+        let part = config.limits.part(processes);
+        let rates = Rates::new(part.up_bits_per_s, part.down_bits_per_s, &own);
+        Self { cores: config.cores.limited(part.cpu), rates, part, own, checked: CheckedBlocks::default() }
+    }
+}
 
 /// Starts all peers of a machine, and waits until each listens.
 pub(super) async fn start_members(
@@ -25,15 +50,15 @@ pub(super) async fn start_members(
     run: &RunHome,
     config: &ClusterConfig,
     identities: &[Identity],
+    shared: &Shared,
 ) -> Result<Vec<Member>, Failure> {
     let mut ids: Vec<PeerId> = identities.iter().map(Identity::id).collect();
     ids.extend(config.joins.as_ref().map(|joined| joined.validator.0));
-    let checked = CheckedBlocks::default();
     let mut members: Vec<Member> = Vec::new();
     for (number, identity) in (1..).zip(identities) {
         let started = match &config.processes {
-            None => start_task(run, config, (number, identity), &ids, &checked).await,
-            Some(program) => start_process(home, run, config, number, &ids, program).await,
+            None => start_task(run, config, (number, identity), &ids, shared).await,
+            Some(program) => start_process((home, run), config, number, &ids, (program, shared)).await,
         };
         match started {
             Ok(member) => members.push(member),
@@ -89,7 +114,7 @@ async fn start_task(
     config: &ClusterConfig,
     (number, identity): (usize, &Identity),
     ids: &[PeerId],
-    checked: &CheckedBlocks,
+    shared: &Shared,
 ) -> Result<Member, Failure> {
     let node = NodeConfig {
         directory: run.peer_path(number),
@@ -100,11 +125,15 @@ async fn start_task(
         operator: certificate(run, config, identity.id()),
         places: places(config, number)?,
         alone: false,
-        cores: config.cores.clone(),
-        transport: TransportConfig { fixed_paths: config.link.is_some(), ..transport(config, number) },
+        cores: shared.cores.clone(),
+        transport: TransportConfig {
+            fixed_paths: config.link.is_some(),
+            rates: shared.rates.clone(),
+            ..transport(config, number)
+        },
         peers: ids.to_vec(),
         texts: config.data.clone().filter(|path| Texts::are_kept_in(path)),
-        checked: checked.clone(),
+        checked: shared.checked.clone(),
     };
     peer::start(node).await.map(Member::Task).map_err(|error| Failure::from(&error))
 }
@@ -132,17 +161,16 @@ fn pipeline(config: &ClusterConfig, stage: u16) -> Result<PipelineConfig, Failur
     let memory = memory.map_err(|error| bad_input(error.to_string(), "choose another recipe"))?;
     let Some(memory) = memory else { return Ok(workload.pipeline()) };
     memory
-        .pipeline(workload, stage, config.memory)
+        .pipeline(workload, stage, config.limits.memory)
         .map_err(|error| bad_input(error.to_string(), "take more stages, or allow a peer more memory"))
 }
 
 async fn start_process(
-    home: &Home,
-    run: &RunHome,
+    (home, run): (&Home, &RunHome),
     config: &ClusterConfig,
     number: usize,
     ids: &[PeerId],
-    program: &ChildProgram,
+    (program, shared): (&ChildProgram, &Shared),
 ) -> Result<Member, Failure> {
     let held = places(config, number)?.into_iter().map(|(stage, pipeline)| (stage, pipeline.held_bytes_max));
     let child = ChildConfig {
@@ -158,7 +186,11 @@ async fn start_process(
         relays: relays(config).to_vec(),
         fixed_paths: config.link.is_some(),
         held_bytes_max: held.collect(),
-        memory: config.memory,
+        memory: config.limits.memory,
+        cpu: shared.part.cpu,
+        up_bits_per_s: shared.part.up_bits_per_s,
+        down_bits_per_s: shared.part.down_bits_per_s,
+        own: shared.own.clone(),
         peers: ids.to_vec(),
     };
     ChildHandle::start(program, &child).await.map(Member::Process)

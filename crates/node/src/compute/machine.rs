@@ -226,13 +226,20 @@ impl Machine {
             }
             let (workload, state, flag) = (self.means.workload.clone(), state.clone(), cancelled.clone());
             let (seed, computing) = (unit.unit.0.0, self.means.time.compute());
+            let cores = self.means.cores.clone();
             running.push(tokio::task::spawn_blocking(move || {
                 let (_core, _computing, start) = (core, computing, Instant::now());
                 let ModelState::Whole(state) = state.as_ref() else {
                     unreachable!("a stage has tasks instead of work")
                 };
                 let first_step = state.round * workload.recipe.inner_steps;
-                let stop = || flag.load(Ordering::Relaxed);
+                let worker = cores.worker();
+                // Asked before every inner step: the place to rest.
+                let stop = || {
+                    let stop = || flag.load(Ordering::Relaxed);
+                    worker.rest(&stop);
+                    stop()
+                };
                 let (recipe, corpus, theta) = (&workload.recipe, &workload.corpus, &state.theta);
                 let output = unit::train(&recipe.context(1), recipe, corpus, theta, seed, first_step, &stop);
                 (output, start.elapsed().as_secs_f64())
@@ -410,8 +417,9 @@ impl Machine {
     ) -> Result<T, JobError> {
         let core = self.means.cores.take().await;
         let computing = self.means.time.compute();
+        let cores = self.means.cores.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let _held = (core, computing);
+            let _held = (core, computing, cores.worker());
             run()
         });
         task.await.expect("a job does not panic")

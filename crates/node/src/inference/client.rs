@@ -89,18 +89,18 @@ pub struct InferenceClient {
 }
 
 impl InferenceClient {
-    /// Makes an endpoint that knows where the replicas are. It has a key of its own, which nobody else needs to know.
+    /// Makes an endpoint that knows where the replicas are, with a key of its own, which nobody else needs to know.
     ///
     /// # Errors
     /// When no socket can be had.
     pub async fn start(
         config: &TransportConfig,
+        identity: &Identity,
         run: RunId,
         workload: Arc<Workload>,
         replicas: &[Replica],
-    ) -> Result<(Arc<Self>, PeerId, SocketAddr), TransportError> {
-        let identity = Identity::from_secret(iroh::SecretKey::generate().to_bytes());
-        let transport = Transport::bind(config, &identity, Services::default()).await?;
+    ) -> Result<(Arc<Self>, SocketAddr), TransportError> {
+        let transport = Transport::bind(config, identity, Services::default()).await?;
         let dialer = transport.dialer().clone();
         let mut by_stage = vec![Vec::new(); usize::from(workload.stages_len())];
         for replica in replicas {
@@ -125,7 +125,7 @@ impl InferenceClient {
             sequences: AtomicU64::new(0),
             ended: Mutex::default(),
         };
-        Ok((Arc::new(client), identity.id(), address))
+        Ok((Arc::new(client), address))
     }
 
     /// Takes leave of all peers; calls fail from now on.

@@ -13,9 +13,10 @@ use wire::{Hash, InferenceAnswer, InferenceCall, InferenceRefusal, PeerId, RunId
 
 use super::{CACHE_BYTES, CACHED_CONTEXTS, CALL_TIME, CALLS_MAX, MODELS_MAX, SEQUENCES_MAX};
 use crate::blobs::Blobs;
-use crate::frames::{FrameError, read_frame, write_frame};
+use crate::frames::{FrameError, read_frame_at, write_frame_at};
+use crate::limits::Rates;
 use crate::state::ModelState;
-use crate::workload::Workload;
+use crate::workload::{Cores, Workload};
 
 /// A sequence that was not fed for so long is forgotten when room is needed or another call comes.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -32,7 +33,7 @@ struct Shared {
     stage: u16,
     workload: Arc<Workload>,
     blobs: Blobs,
-    threads: usize,
+    cores: Cores,
     calls: Semaphore,
     models: Mutex<Models>,
 }
@@ -59,45 +60,53 @@ struct Sequence {
 }
 
 impl InferenceServer {
-    /// Serves the states of a stage that are among the blobs. None for a model that every peer holds as a whole.
-    pub fn new(run: RunId, stage: u16, workload: Arc<Workload>, blobs: Blobs, threads: usize) -> Option<Self> {
+    /// Serves the states of a stage that are among the blobs, with a thread for each of the cores. None for a model that every peer holds as a whole.
+    pub fn new(run: RunId, stage: u16, workload: Arc<Workload>, blobs: Blobs, cores: Cores) -> Option<Self> {
         workload.shape(stage)?;
         let (calls, models) = (Semaphore::new(CALLS_MAX), Mutex::default());
-        Some(Self { shared: Arc::new(Shared { run, stage, workload, blobs, threads, calls, models }) })
+        Some(Self { shared: Arc::new(Shared { run, stage, workload, blobs, cores, calls, models }) })
     }
 
     /// Answers calls until the connection ends.
-    pub(crate) async fn serve(self, connection: Connection) {
+    pub(crate) async fn serve(self, connection: Connection, rates: &Rates) {
         let consumer = PeerId(*connection.remote_id().as_bytes());
         // Whoever ends this task ends its calls.
         let mut under_way = JoinSet::new();
         while let Ok((answers, calls)) = connection.accept_bi().await {
             while under_way.try_join_next().is_some() {}
-            let server = self.clone();
+            let (server, rates) = (self.clone(), rates.clone());
             under_way.spawn(async move {
-                if let Err(error) = server.take_call(consumer, calls, answers).await {
+                if let Err(error) = server.take_call(consumer, calls, answers, &rates).await {
                     tracing::debug!(consumer = ?consumer, %error, "a call was not answered");
                 }
             });
         }
     }
 
-    async fn take_call(&self, from: PeerId, mut call: RecvStream, mut answer: SendStream) -> Result<(), FrameError> {
+    async fn take_call(
+        &self,
+        from: PeerId,
+        mut call: RecvStream,
+        mut answer: SendStream,
+        rates: &Rates,
+    ) -> Result<(), FrameError> {
+        let (up, down) = (rates.up_to(&from), rates.down_from(&from));
         // Calls beyond the limit wait unread, which QUIC's flow control bounds.
         let _place = self.shared.calls.acquire().await.map_err(|error| FrameError::Connection(error.to_string()))?;
-        let read = tokio::time::timeout(CALL_TIME, read_frame::<InferenceCall>(&mut call));
+        let read = tokio::time::timeout(CALL_TIME, read_frame_at::<InferenceCall>(&mut call, down));
         let call = match read.await.map_err(|_| FrameError::TimeOut)? {
             Ok(call) => call,
             Err(error @ FrameError::Decode(_)) => {
                 tracing::debug!(consumer = ?from, %error, "a call that is none");
-                return write_frame(&mut answer, &InferenceAnswer::Refused(InferenceRefusal::BadInput)).await;
+                return write_frame_at(&mut answer, &InferenceAnswer::Refused(InferenceRefusal::BadInput), up).await;
             }
             Err(error) => return Err(error),
         };
+        self.shared.cores.ready().await;
         let shared = self.shared.clone();
         let answered = tokio::task::spawn_blocking(move || shared.answer(from, &call)).await;
         let answered = answered.unwrap_or(InferenceAnswer::Refused(InferenceRefusal::Failed));
-        let write = tokio::time::timeout(CALL_TIME, write_frame(&mut answer, &answered));
+        let write = tokio::time::timeout(CALL_TIME, write_frame_at(&mut answer, &answered, up));
         write.await.map_err(|_| FrameError::TimeOut)?
     }
 
@@ -157,7 +166,7 @@ impl Shared {
             return Err(InferenceRefusal::WrongStage);
         };
         let shared = models.parts.get_or_insert_with(|| shape.token_parts()).clone();
-        let ctx = self.workload.recipe.context(self.threads);
+        let ctx = self.workload.recipe.context(self.cores.count());
         let inference = StageInference::new(ctx, shape, shared, &read).map_err(|error| unknown(&error))?;
         let pages = cache_pages(inference.pool(0).page_bytes(), self.workload.recipe.model.context);
         let pool = inference.pool(pages.saturating_mul(tensor::PAGE));

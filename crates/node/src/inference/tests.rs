@@ -10,7 +10,7 @@ use wire::{Hash, InferenceAnswer, InferenceCall, InferenceRefusal, PeerId, RunId
 use super::server::InferenceServer;
 use crate::blobs::Blobs;
 use crate::state::ModelState;
-use crate::workload::Workload;
+use crate::workload::{Cores, Workload};
 
 const RUN: RunId = RunId(Hash([7; 32]));
 const CONSUMER: PeerId = PeerId([1; 32]);
@@ -33,7 +33,7 @@ async fn stages(space: Space) -> Stages {
         let blobs = Blobs::open(&home.path().join(stage.to_string())).await.unwrap();
         let bytes = ModelState::genesis(workload.parts(), stage).to_bytes(workload.parts(), stage);
         roots.push(blobs.put(bytes).await.unwrap());
-        servers.push(InferenceServer::new(RUN, stage, workload.clone(), blobs, 1).unwrap());
+        servers.push(InferenceServer::new(RUN, stage, workload.clone(), blobs, Cores::new(1)).unwrap());
     }
     Stages { servers, roots, workload, _home: home }
 }
@@ -168,7 +168,7 @@ async fn states_beyond_the_limit_make_room() {
         let state = ModelState::Stage(StageState { round, ..genesis.clone() });
         roots.push(blobs.put(state.to_bytes(parts, 0)).await.unwrap());
     }
-    let server = InferenceServer::new(RUN, 0, stages.workload.clone(), blobs, 1).unwrap();
+    let server = InferenceServer::new(RUN, 0, stages.workload.clone(), blobs, Cores::new(1)).unwrap();
     let feed = |state: Hash, start: u32| {
         let call = InferenceCall { state, ..stages.call(0, &[(1, start, &[1, 2])], vec![]) };
         matches!(server.answer(CONSUMER, &call), InferenceAnswer::Fed(_))

@@ -209,7 +209,13 @@ impl fmt::Display for LinkSpec {
     }
 }
 
-fn rate_text(bits_per_s: Option<u64>) -> String {
+/// Reads a rate in bits per second, with or without a unit; none when it is not one, or out of range.
+pub(crate) fn parse_rate(text: &str) -> Option<u64> {
+    with_unit(text, &RATE_UNITS).filter(|bits| (BITS_PER_S_MIN..=BITS_PER_S_MAX).contains(bits))
+}
+
+/// A rate as people write it; `-` for no limit.
+pub(crate) fn rate_text(bits_per_s: Option<u64>) -> String {
     let Some(bits) = bits_per_s else { return "-".to_owned() };
     let unit = RATE_UNITS.iter().find(|(_, power)| bits >= 10_u64.pow(*power));
     unit.map_or_else(|| bits.to_string(), |(name, power)| format!("{}{name}", scaled(bits, *power)))

@@ -42,8 +42,11 @@ const FOREVER: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Past {
     traffic: Traffic,
+    outside: Traffic,
     trained_tokens: u64,
     trained_seconds: f64,
+    /// Whether the peer pauses.
+    paused: bool,
 }
 
 /// Why a shell ended without an error.
@@ -51,8 +54,8 @@ pub(super) struct Past {
 pub(super) enum Ending {
     /// It was asked to.
     Stopped,
-    /// The peer is a member of another stage, and the store says so.
-    Moved {
+    /// The peer is to be made anew: it is a member of another stage, and the store says so, or it pauses and what it had added up is lost.
+    Anew {
         /// Where others listen.
         known: BTreeMap<PeerId, SocketAddr>,
         /// What was counted until now.
@@ -86,6 +89,8 @@ pub(super) struct Shell {
     stage: u16,
     /// The stage to which this peer moved.
     moves_to: Option<u16>,
+    /// Whether this peer is to be made anew, because it pauses.
+    begins_anew: bool,
     offer: RunOffer,
     texts: Option<TextOffer>,
     alone: bool,
@@ -106,7 +111,7 @@ impl Shell {
         let pipeline = config.places.get(&stage).cloned().ok_or(NodeError::NoPlace { stage })?;
         let other_stages = config.places.keys().copied().filter(|other| *other != stage).collect();
         let blobs = Blobs::open(&config.directory.join("blobs")).await?;
-        let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.count());
+        let inference = InferenceServer::new(run, stage, config.workload.clone(), blobs.clone(), config.cores.clone());
         let gate = if config.charter.body.release.is_split() { BlobGate::closed() } else { BlobGate::default() };
         let offer = RunOffer::new(config.charter.clone().into_signed(), &config.workload.recipe);
         // Who joins asks the validator.
@@ -143,6 +148,7 @@ impl Shell {
         faults.drain(..faults.len().saturating_sub(FAULTS_SHOWN_MAX));
         let peer_config = PeerConfig {
             checked: config.checked,
+            paused: past.paused,
             stage,
             other_stages,
             operator: config.operator,
@@ -175,6 +181,7 @@ impl Shell {
             timing: false,
             stage,
             moves_to: None,
+            begins_anew: false,
             offer,
             texts,
             alone,
@@ -199,16 +206,19 @@ impl Shell {
         let outcome = self.serve(commands).await;
         self.executor.stop().await;
         let mut past = self.past;
-        past.traffic = self.traffic();
+        (past.traffic, past.outside) = self.traffic();
         self.transport.shutdown().await;
         self.blobs.close().await;
         if let Some(texts) = &self.texts {
             texts.close().await;
         }
         outcome?;
-        let Some(stage) = self.moves_to else { return Ok(Ending::Stopped) };
-        self.store.set_stage(stage)?;
-        Ok(Ending::Moved { known: self.known, past })
+        if let Some(stage) = self.moves_to {
+            self.store.set_stage(stage)?;
+        } else if !self.begins_anew {
+            return Ok(Ending::Stopped);
+        }
+        Ok(Ending::Anew { known: self.known, past })
     }
 
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), NodeError> {
@@ -227,6 +237,7 @@ impl Shell {
                         // Whoever asked may have given up.
                         let _ = answer.send(ledger.piece(&peer, receipts));
                     }
+                    Some(Command::Pause(paused)) => self.set_paused(paused).await?,
                     Some(Command::Leave) => {
                         leaves_until = Some(Instant::now() + LEAVE_MAX);
                         self.feed(Input::Stop).await?;
@@ -247,10 +258,20 @@ impl Shell {
             }
             self.publish();
             let left = leaves_until.is_some_and(|until| self.has_left() || Instant::now() >= until);
-            if self.moves_to.is_some() || left {
+            if self.moves_to.is_some() || self.begins_anew || left {
                 return Ok(());
             }
         }
+    }
+
+    /// Pauses the peer, or lets it go on.
+    async fn set_paused(&mut self, paused: bool) -> Result<(), NodeError> {
+        self.past.paused = paused;
+        if paused && self.peer.counts().is_some() {
+            self.begins_anew = true;
+            return Ok(());
+        }
+        self.feed(if paused { Input::Pause } else { Input::Resume }).await
     }
 
     /// Whether the ledger does not wait for this peer beyond the open round.
@@ -415,6 +436,7 @@ impl Shell {
         let ours = ledger.accounts().iter().filter(|account| account.stage == self.stage);
         self.gate.admit(ours.map(|account| account.peer));
         let connected = self.peer.connected().count() as u64;
+        let (traffic, outside) = self.traffic();
         let status = PeerStatus {
             id: self.peer.id(),
             address: self.transport.dialer().address(),
@@ -432,7 +454,8 @@ impl Shell {
             ledger_root: ledger.root(),
             totals: *ledger.totals(),
             accounts: ledger.accounts().to_vec(),
-            traffic: self.traffic(),
+            traffic,
+            outside,
             paths: self.transport.dialer().paths(),
             memory_peak_bytes: self.alone.then(memory::peak_bytes).flatten(),
             spent: self.time.read(),
@@ -445,10 +468,16 @@ impl Shell {
         self.status.send_replace(status);
     }
 
-    /// What was sent and received, here and in the stages before.
-    fn traffic(&self) -> Traffic {
-        let mut traffic = self.past.traffic;
-        self.transport.dialer().traffic().into_values().for_each(|of_peer| traffic.add(of_peer));
-        traffic
+    /// What was sent and received, here and in the stages before; and how much of it to and from other machines.
+    fn traffic(&self) -> (Traffic, Traffic) {
+        let (mut traffic, mut outside) = (self.past.traffic, self.past.outside);
+        let dialer = self.transport.dialer();
+        for (peer, of_peer) in dialer.traffic() {
+            traffic.add(of_peer);
+            if !dialer.rates().is_own(&peer) {
+                outside.add(of_peer);
+            }
+        }
+        (traffic, outside)
     }
 }

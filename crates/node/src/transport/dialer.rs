@@ -9,7 +9,8 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayUrl, TransportAddr};
 use wire::PeerId;
 
 use super::traffic::{Meters, Path, Traffic};
-use super::{NO_COMMON_ALPN, PEERS_MAX, TransportError, fixed, link, window};
+use super::{NO_COMMON_ALPN, PEERS_MAX, TransportConfig, TransportError, fixed, link, window};
+use crate::limits::Rates;
 
 /// Connections to a peer for one protocol.
 type OpenConnections = BTreeMap<(PeerId, &'static [u8]), Connection>;
@@ -31,29 +32,30 @@ pub struct Dialer {
     /// Where others say that peers listen: at most [`PEERS_MAX`].
     rumours: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     pub(super) meters: Meters,
+    rates: Rates,
     /// Open connections for other things than messages, by what they are for.
     connections: Arc<Mutex<OpenConnections>>,
 }
 
 impl Dialer {
-    /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are.
+    /// Dials for the endpoint of a peer, which listens at `fixed` when its paths are, as it is configured, through these relays.
     pub(super) fn new(
         endpoint: Endpoint,
         fixed: Option<SocketAddr>,
         own: PeerId,
-        alpn: &[u8],
-        relays: &[RelayUrl],
+        (config, relays): (&TransportConfig, &[RelayUrl]),
     ) -> Self {
         Self {
             endpoint,
             fixed,
             relays: relays.into(),
             own,
-            alpn: alpn.into(),
+            alpn: config.alpn.as_slice().into(),
             book: Arc::default(),
             seen: Arc::default(),
             rumours: Arc::default(),
             meters: Meters::default(),
+            rates: config.rates.clone(),
             connections: Arc::default(),
         }
     }
@@ -94,6 +96,11 @@ impl Dialer {
             }
             *of != peer
         });
+    }
+
+    /// How much may go to other machines and come from them.
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// Bytes sent and received so far, by peer, headers included, over message and blob connections.
@@ -154,7 +161,11 @@ impl Dialer {
         let ways = direct.chain(self.relays.iter().cloned().map(TransportAddr::Relay));
         let connecting = self
             .endpoint
-            .connect_with_opts(EndpointAddr::from_parts(id, ways), alpn, window::options(alpn))
+            .connect_with_opts(
+                EndpointAddr::from_parts(id, ways),
+                alpn,
+                window::options(alpn, self.rates.down_bits_per_s()),
+            )
             .await
             .map_err(|error| unreachable(format!("{error:#}")))?;
         let connection = connecting.await.map_err(|error| match &error {

@@ -1,4 +1,5 @@
-//! One connection's two streams: a writer task with a bounded queue, and a reader task that decodes frames.
+//! One connection's two streams: a writer task with a bounded queue, and a reader task that decodes frames. Where a rate is limited, large
+//! frames are sent and read in parts that keep to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use wire::{Message, PeerId, Wire};
 
 use super::{BYTES_INBOUND_MAX, BYTES_QUEUED_MAX, FLUSH_MS_MAX, FRAMES_QUEUED_MAX, TransportError};
+use crate::limits::{PART_BYTES, Rate, Rates};
 
 /// Close code: done.
 pub(super) const CLOSE_DONE: VarInt = VarInt::from_u32(0);
@@ -58,11 +60,13 @@ impl Link {
         connection: Connection,
         events: mpsc::Sender<LinkEvent>,
         inbound_bytes: Arc<Semaphore>,
+        rates: &Rates,
     ) -> Self {
         let (frames, queue) = mpsc::channel(FRAMES_QUEUED_MAX);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let writer = tokio::spawn(write_all(connection.clone(), queue, queued_bytes.clone()));
-        let reader = Reader { peer, link: number, events, inbound_bytes };
+        let writer =
+            tokio::spawn(write_all(connection.clone(), queue, queued_bytes.clone(), rates.up_to(&peer).cloned()));
+        let reader = Reader { peer, link: number, events, inbound_bytes, down: rates.down_from(&peer).cloned() };
         tokio::spawn(reader.run(connection.clone()));
         Self { number, connection, frames, queued_bytes, dropped: AtomicU64::new(0), writer }
     }
@@ -108,11 +112,16 @@ fn frame(message: &Message) -> Bytes {
 }
 
 /// Sends frames until the queue ends, then waits until the other side has them, and closes.
-async fn write_all(connection: Connection, mut queue: mpsc::Receiver<Bytes>, queued_bytes: Arc<AtomicUsize>) {
+async fn write_all(
+    connection: Connection,
+    mut queue: mpsc::Receiver<Bytes>,
+    queued_bytes: Arc<AtomicUsize>,
+    up: Option<Rate>,
+) {
     let Ok(mut stream) = connection.open_uni().await else { return };
     while let Some(frame) = queue.recv().await {
         let bytes = frame.len();
-        let sent = write_frame(&mut stream, frame).await;
+        let sent = write_frame(&mut stream, frame, up.as_ref()).await;
         queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         if !sent {
             return;
@@ -125,14 +134,24 @@ async fn write_all(connection: Connection, mut queue: mpsc::Receiver<Bytes>, que
     connection.close(CLOSE_DONE, b"done");
 }
 
-async fn write_frame(stream: &mut SendStream, frame: Bytes) -> bool {
-    match stream.write_chunk(frame).await {
-        Ok(()) => true,
-        Err(error) => {
+/// Sends a frame; at a limited rate in parts, each when it may go.
+async fn write_frame(stream: &mut SendStream, mut frame: Bytes, up: Option<&Rate>) -> bool {
+    let whole = frame.len();
+    while !frame.is_empty() {
+        let part = match up {
+            None => std::mem::take(&mut frame),
+            Some(up) => {
+                let part = frame.split_to(frame.len().min(PART_BYTES));
+                up.take_of(part.len(), whole).await;
+                part
+            }
+        };
+        if let Err(error) = stream.write_chunk(part).await {
             tracing::trace!(%error, "a stream ended while sending");
-            false
+            return false;
         }
     }
+    true
 }
 
 struct Reader {
@@ -140,6 +159,7 @@ struct Reader {
     link: u64,
     events: mpsc::Sender<LinkEvent>,
     inbound_bytes: Arc<Semaphore>,
+    down: Option<Rate>,
 }
 
 impl Reader {
@@ -184,6 +204,9 @@ impl Reader {
             let start = body.len();
             body.resize(length.min(start + READ_BYTES), 0);
             stream.read_exact(&mut body[start..]).await.map_err(|error| error.to_string())?;
+            if let Some(down) = &self.down {
+                down.take_of(body.len() - start, length).await;
+            }
         }
         let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         match wire::decode::<Message>(&body) {

@@ -7,6 +7,8 @@
 //! Connections of inference therefore begin with [`CALL_WINDOW_BYTES`]. All others carry transfers, whose windows widen by themselves, and
 //! begin as usual: behind a slow link a wide first window would only overflow the router's queue.
 //!
+//! Where the rate of what arrives is limited, less may arrive before it is read.
+//!
 //! The accepting side has to choose before the handshake. It reads the protocol's name in the first datagram; where that cannot be read, the
 //! connection begins as usual.
 
@@ -16,7 +18,7 @@ use std::time::Duration;
 use iroh::Endpoint;
 use iroh::endpoint::{
     Accepting, ConnectOptions, ConnectionError, IdleTimeout, Incoming, QuicTransportConfig, QuicTransportConfigBuilder,
-    ServerConfig,
+    ServerConfig, VarInt,
 };
 use noq_proto::congestion::CubicConfig;
 
@@ -27,27 +29,39 @@ use crate::inference;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The first window of a connection of inference: eight kilobytes leave at once where a round trip takes no more than 80 ms.
 const CALL_WINDOW_BYTES: u64 = 64 << 10;
+/// The least and the most that may arrive unread on a stream where the rate of what arrives is limited, in bytes.
+const UNREAD_BYTES: (u64, u64) = (64 << 10, 1 << 20);
 
 /// The settings of connections whose windows begin as usual.
-pub(super) fn transfers() -> QuicTransportConfig {
-    builder().build()
+pub(super) fn transfers(down_bits_per_s: Option<u64>) -> QuicTransportConfig {
+    builder(down_bits_per_s).build()
 }
 
-fn builder() -> QuicTransportConfigBuilder {
+fn builder(down_bits_per_s: Option<u64>) -> QuicTransportConfigBuilder {
     let silence = IdleTimeout::try_from(SILENCE_MAX).expect("a few seconds fit");
-    QuicTransportConfig::builder().keep_alive_interval(KEEP_ALIVE).max_idle_timeout(Some(silence))
+    let builder = QuicTransportConfig::builder().keep_alive_interval(KEEP_ALIVE).max_idle_timeout(Some(silence));
+    match down_bits_per_s {
+        None => builder,
+        Some(rate) => builder.stream_receive_window(unread(rate)),
+    }
 }
 
-fn calls() -> QuicTransportConfig {
+/// What may arrive on a stream before it is read: half a second of a limited rate, so that a sender notices soon that it is to slow down.
+fn unread(bits_per_s: u64) -> VarInt {
+    let bytes = (bits_per_s / 16).clamp(UNREAD_BYTES.0, UNREAD_BYTES.1);
+    VarInt::from_u32(u32::try_from(bytes).expect("at most a megabyte"))
+}
+
+fn calls(down_bits_per_s: Option<u64>) -> QuicTransportConfig {
     let mut congestion = CubicConfig::default();
     congestion.initial_window(CALL_WINDOW_BYTES);
-    builder().congestion_controller_factory(Arc::new(congestion)).build()
+    builder(down_bits_per_s).congestion_controller_factory(Arc::new(congestion)).build()
 }
 
 /// The settings of a connection to be made for a protocol.
-pub(super) fn options(alpn: &[u8]) -> ConnectOptions {
+pub(super) fn options(alpn: &[u8], down_bits_per_s: Option<u64>) -> ConnectOptions {
     match alpn == inference::ALPN {
-        true => ConnectOptions::new().with_transport_config(calls()),
+        true => ConnectOptions::new().with_transport_config(calls(down_bits_per_s)),
         false => ConnectOptions::new(),
     }
 }
@@ -60,9 +74,9 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     /// Accepts the connections of an endpoint.
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, down_bits_per_s: Option<u64>) -> Self {
         let config = endpoint.create_server_config_builder(vec![inference::ALPN.to_vec()]);
-        Self { calls: Arc::new(config.set_transport_config(calls()).build()) }
+        Self { calls: Arc::new(config.set_transport_config(calls(down_bits_per_s)).build()) }
     }
 
     /// Begins to accept a connection.
@@ -89,7 +103,7 @@ mod tests {
             .relay_mode(RelayMode::Disabled)
             .portmapper_config(PortmapperConfig::Disabled)
             .alpns(vec![super::super::ALPN.to_vec(), inference::ALPN.to_vec()])
-            .transport_config(transfers())
+            .transport_config(transfers(None))
             .clear_ip_transports();
         builder.bind_addr("127.0.0.1:0").unwrap().bind().await.unwrap()
     }
@@ -97,11 +111,11 @@ mod tests {
     #[tokio::test]
     async fn connections_of_inference_and_no_others_begin_with_a_wide_window() {
         let (caller, server) = (endpoint().await, endpoint().await);
-        let acceptor = Acceptor::new(&server);
+        let acceptor = Acceptor::new(&server, None);
         for (alpn, wide) in [(inference::ALPN, true), (super::super::ALPN, false)] {
             let address = TransportAddr::Ip(server.bound_sockets()[0]);
             let to = EndpointAddr::from_parts(server.id(), [address]);
-            let call = async { caller.connect_with_opts(to, alpn, options(alpn)).await.unwrap().await.unwrap() };
+            let call = async { caller.connect_with_opts(to, alpn, options(alpn, None)).await.unwrap().await.unwrap() };
             let accept = async { acceptor.accept(server.accept().await.unwrap()).unwrap().await.unwrap() };
             let (called, accepted) = tokio::join!(call, accept);
             for connection in [called, accepted] {

@@ -8,32 +8,31 @@ use wire::{Hash, Identity, PeerId};
 
 use crate::transport::identity;
 
-struct Provider {
-    id: PeerId,
-    blobs: Blobs,
-    transport: Transport,
+pub(crate) struct Provider {
+    pub(crate) id: PeerId,
+    pub(crate) blobs: Blobs,
+    pub(crate) transport: Transport,
     _directory: tempfile::TempDir,
 }
 
 async fn provider(who: &Identity) -> Provider {
+    provider_with(who, &TransportConfig::default()).await
+}
+
+pub(crate) async fn provider_with(who: &Identity, config: &TransportConfig) -> Provider {
     let directory = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&directory.path().join("blobs")).await.unwrap();
-    let transport = Transport::bind(
-        &TransportConfig::default(),
-        who,
-        Services { blobs: Some(blobs.index()), ..Services::default() },
-    )
-    .await
-    .unwrap();
+    let services = Services { blobs: Some(blobs.index()), ..Services::default() };
+    let transport = Transport::bind(config, who, services).await.unwrap();
     Provider { id: who.id(), blobs, transport, _directory: directory }
 }
 
 impl Provider {
-    fn knows(&self, other: &Self) {
+    pub(crate) fn knows(&self, other: &Self) {
         self.transport.dialer().set_address(other.id, other.transport.dialer().address());
     }
 
-    async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         hash: Hash,
         bytes_max: u64,
@@ -49,13 +48,13 @@ impl Provider {
         self._directory.path().join("blobs").join(hash.to_string())
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.transport.shutdown().await;
         self.blobs.close().await;
     }
 }
 
-fn some_bytes(count: usize) -> Vec<u8> {
+pub(crate) fn some_bytes(count: usize) -> Vec<u8> {
     (0..count as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(count).collect()
 }
 

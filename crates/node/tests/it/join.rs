@@ -24,12 +24,12 @@ fn workload(rounds: u64) -> Arc<Workload> {
     Arc::new(Workload::new(recipe, Corpus::from_path(&text_path()).unwrap()).unwrap())
 }
 
-fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// Two peers that let others join.
-async fn found(home: &Path, rounds: u64) -> Cluster {
+pub(crate) async fn found(home: &Path, rounds: u64) -> Cluster {
     let config = ClusterConfig {
         data: Some(text_path()),
         listen: Some(loopback()),
@@ -39,7 +39,7 @@ async fn found(home: &Path, rounds: u64) -> Cluster {
 }
 
 /// One peer of another machine, which has nothing but the ticket.
-async fn join(home: &Path, ticket: &Ticket) -> Cluster {
+pub(crate) async fn join(home: &Path, ticket: &Ticket) -> Cluster {
     join_in(home, ticket, None).await
 }
 
@@ -61,7 +61,7 @@ async fn join_in(home: &Path, ticket: &Ticket, stage: Option<u16>) -> Cluster {
     Cluster::start(config).await.unwrap()
 }
 
-fn receipts(cluster: &Cluster, peer: PeerId) -> u64 {
+pub(crate) fn receipts(cluster: &Cluster, peer: PeerId) -> u64 {
     let status = cluster.members()[0].status().borrow().clone();
     status.accounts.iter().find(|account| account.peer == peer).map_or(0, |account| account.receipts)
 }

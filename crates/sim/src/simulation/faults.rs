@@ -60,10 +60,28 @@ impl Simulation {
                 self.split_off(|host| island.contains(&host));
                 self.events.add(self.now.after(us), Event::Rejoin);
             }
+            Act::Pause { host, .. } => return self.pause(host),
+            Act::Resume { host } => return self.resume(host),
             Act::Leave { host } => return self.handle(host, Input::Stop),
             Act::Link { host, link } => self.network.set_link(host, link),
         }
         Ok(())
+    }
+
+    /// A host pauses, also over crashes; with sums in memory it is made anew.
+    fn pause(&mut self, place: usize) -> Result<(), Violation> {
+        let host = &mut self.hosts[place];
+        host.config.paused = true;
+        if host.peer.as_ref().is_some_and(|peer| peer.counts().is_some()) {
+            self.crash(place, Some(0));
+            return Ok(());
+        }
+        self.handle(place, Input::Pause)
+    }
+
+    fn resume(&mut self, place: usize) -> Result<(), Violation> {
+        self.hosts[place].config.paused = false;
+        self.handle(place, Input::Resume)
     }
 
     /// Crashes those of the hosts that are up; each starts again after `down_us` and up to `spread_us` more.
@@ -137,8 +155,8 @@ impl Simulation {
         Ok(())
     }
 
-    /// Ends all faults: whoever is down starts, whatever is split is joined.
-    pub(super) fn heal(&mut self) {
+    /// Ends all faults: whoever is down starts, whoever pauses goes on, whatever is split is joined.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.trace.add(self.now, 0, "heal", [0, 0]);
         self.healed = Some(self.now);
         self.network.set_island(None);
@@ -147,5 +165,6 @@ impl Simulation {
                 self.events.add(self.now, Event::Start { host });
             }
         }
+        (0..self.config.peers).try_for_each(|host| self.resume(host))
     }
 }

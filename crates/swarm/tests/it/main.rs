@@ -4,6 +4,7 @@
 mod blocks;
 mod links;
 mod ordering;
+mod pause;
 mod pipeline;
 mod restart;
 mod rounds;
