@@ -164,7 +164,8 @@ mod tests {
         let mut residual = delta.clone();
         let sent = sign_dct(&layout, recipe.compression, &mut residual, &delta);
         let square = |all: &[f32]| all.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
-        assert!(square(&residual) < square(&delta) && sent.bytes * 4 < 4 * layout.len() as u64);
+        assert!(square(&residual) < square(&delta), "{} {}", square(&residual), square(&delta));
+        assert!(sent.bytes < 4 * layout.len() as u64, "{} for {}", sent.bytes, layout.len());
         let step = sign_dct_step(&layout, &[sent]);
         assert!(step.iter().filter(|value| **value != 0.0).count() > layout.len() / 2);
     }
