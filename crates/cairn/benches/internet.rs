@@ -318,15 +318,19 @@ mod linux {
         scenario: &Scenario,
         all: bool,
     ) {
-        for (number, machine) in machines.iter_mut().enumerate() {
-            let Some((until, away)) = machine.away_until.filter(|(until, _)| all || *until <= Instant::now()) else {
+        for number in 0..machines.len() {
+            let founder_is_away = machines[0].away_until.is_some();
+            let machine = &mut machines[number];
+            let Some((_, away)) = machine.away_until.filter(|(until, _)| all || *until <= Instant::now()) else {
                 continue;
             };
-            let _ = until;
+            // While the founder is away its ticket leads nowhere.
+            if number > 0 && founder_is_away {
+                continue;
+            }
             machine.away_until = None;
             match away {
                 Away::Killed if number == 0 => machine.up = Some(found(&machine.place, scenario, relay)),
-                // The founder may be away: then the ticket leads nowhere, as it would for a person, who tries again.
                 Away::Killed => machine.up = Some(machine.place.start_until("join", &[ticket], PATIENCE)),
                 Away::Suspended => machine.signal("-CONT"),
                 Away::Unplugged => internet.set_cut(&machine.host, false),

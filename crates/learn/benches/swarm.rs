@@ -1,7 +1,7 @@
 //! Compares a swarm with the centralised baseline: held-out loss at equal tokens, payload and traffic ratios.
 //!
 //! `cargo bench -p learn --bench swarm -- [--long] [--seeds N] [--set inner.adamw.lr=0.01]... [--only solo|swarm]
-//! [--dense] [--kept-inner-state] [--jobs N] [--sample]`
+//! [--exchange dense|int8|sign-dct] [--kept-inner-state] [--jobs N] [--sample]`
 //!
 //! The swarm runs in one process with the arithmetic of a network run, so its payloads are the bytes that peers would send
 //! without the transport's headers. Both ratios are taken in one run. Training has no other source of chance than the seed,
@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use learn::data::Corpus;
-use learn::local::{Swarm, Variant};
+use learn::local::{Exchange, Swarm, Variant};
 use learn::recipe::Recipe;
 use learn::solo::Solo;
 use learn::sparseloco::{entries, entropy_bits_per_index, keep_of};
@@ -80,7 +80,7 @@ fn run_swarm(recipe: &Recipe, corpus: &Corpus, options: &Options) -> f64 {
         report("swarm", recipe, &progress);
     }
     println!("  swarm: {:.0} s", start.elapsed().as_secs_f64());
-    compression(recipe, bytes);
+    compression(recipe, bytes, options.variant.exchange);
     if options.sample {
         let theta = &swarm.state().theta;
         println!("{}", learn::evaluation::sample(&Context::single(), recipe, corpus, theta, "She was", 120, 1));
@@ -101,7 +101,7 @@ fn report(what: &str, recipe: &Recipe, progress: &learn::Progress) {
     }
 }
 
-fn compression(recipe: &Recipe, bytes: u64) {
+fn compression(recipe: &Recipe, bytes: u64, exchange: Exchange) {
     let layout = recipe.layout();
     let payloads = recipe.rounds * u64::from(recipe.units_per_round);
     let mean = bytes as f64 / payloads as f64;
@@ -115,6 +115,9 @@ fn compression(recipe: &Recipe, bytes: u64) {
         "  payload {mean:.0} bytes, {ratio:.1} x smaller than f32; traffic {:.0} x less than an f32 all-reduce each step",
         ratio * recipe.inner_steps as f64
     );
+    if exchange != Exchange::SparseLoCo {
+        return;
+    }
     println!(
         "  {index_bits:.3} bits per index, entropy bound {:.3}; {:.3} payload bytes per trained token",
         entropy_bits_per_index(whole, keep_of(recipe.compression, whole)),
@@ -141,7 +144,7 @@ fn parse(arguments: Vec<String>) -> Options {
             "--seeds" => options.seeds = value().parse().expect("a number of seeds"),
             "--jobs" => options.jobs = value().parse().expect("a number of jobs"),
             "--set" => sets.push(value()),
-            "--dense" => options.variant.dense = true,
+            "--exchange" => options.variant.exchange = value().parse().unwrap_or_else(|error| panic!("{error}")),
             "--kept-inner-state" => options.variant.kept_inner_state = true,
             "--sample" => options.sample = true,
             "--only" => match value().as_str() {

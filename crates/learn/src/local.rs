@@ -1,5 +1,7 @@
 //! All replicas of a swarm in one process, without a network: the arithmetic of a network run, for tuning and measuring.
 
+mod comparison;
+
 use tensor::Context;
 
 use crate::data::Corpus;
@@ -14,10 +16,38 @@ use crate::unit::{self, UnitError, UnitOutput, local_seed};
 /// Departures from the recipe, to measure what each part of the algorithm costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Variant {
-    /// Pseudo-gradients are averaged as they are, without compression.
-    pub dense: bool,
+    /// How replicas exchange what they changed.
+    pub exchange: Exchange,
     /// Each replica keeps its inner optimiser's state from one unit to the next, so that a unit is no pure function.
     pub kept_inner_state: bool,
+}
+
+/// How replicas exchange pseudo-gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Exchange {
+    /// As the recipe says ([`crate::sparseloco`]).
+    #[default]
+    SparseLoCo,
+    /// As they are, in f32: DiLoCo.
+    Dense,
+    /// In 8 bits: DiLoCo with int8.
+    Int8,
+    /// The signs of the largest cosine coefficients: DeMo and DisTrO.
+    SignDct,
+}
+
+impl std::str::FromStr for Exchange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sparseloco" => Ok(Self::SparseLoCo),
+            "dense" => Ok(Self::Dense),
+            "int8" => Ok(Self::Int8),
+            "sign-dct" => Ok(Self::SignDct),
+            _ => Err(format!("`{text}` is none of sparseloco, dense, int8 and sign-dct")),
+        }
+    }
 }
 
 /// A replica: its error-feedback residual and, in one variant, its optimiser.
@@ -70,9 +100,11 @@ impl<'a> Swarm<'a> {
     fn round(&mut self) -> Result<Progress, UnitError> {
         let outputs = self.train_units()?;
         let training_loss = outputs.iter().map(|unit| unit.mean_loss).sum::<f64>() / outputs.len() as f64;
-        let payload_bytes = match self.variant.dense {
-            true => self.apply_dense(&outputs),
-            false => self.apply_payloads(&outputs)?,
+        let payload_bytes = match self.variant.exchange {
+            Exchange::SparseLoCo => self.apply_payloads(&outputs)?,
+            Exchange::Dense => self.apply_dense(outputs, |delta| 4 * delta.len() as u64),
+            Exchange::Int8 => self.apply_dense(outputs, comparison::int8),
+            Exchange::SignDct => self.apply_sign_dct(&outputs),
         };
         let (recipe, round) = (self.recipe, self.state.round);
         Ok(Progress {
@@ -129,11 +161,24 @@ impl<'a> Swarm<'a> {
         Ok(bytes)
     }
 
-    /// Applies the mean pseudo-gradient as it is; returns what sending it as f32 would cost.
-    fn apply_dense(&mut self, outputs: &[UnitOutput]) -> u64 {
+    /// Applies the mean pseudo-gradient as it arrives; `send` changes one to what its receivers see, and gives the bytes that it takes.
+    fn apply_dense(&mut self, mut outputs: Vec<UnitOutput>, send: impl Fn(&mut [f32]) -> u64) -> u64 {
+        let bytes = outputs.iter_mut().map(|output| send(&mut output.delta)).sum();
         let deltas: Vec<&[f32]> = outputs.iter().map(|output| output.delta.as_slice()).collect();
         outer::apply(&self.ctx, self.recipe, &mut self.state, unit::mean_delta(&deltas));
-        (outputs.len() * self.state.theta.len() * 4) as u64
+        bytes
+    }
+
+    fn apply_sign_dct(&mut self, outputs: &[UnitOutput]) -> u64 {
+        let (layout, compression) = (self.recipe.layout(), self.recipe.compression);
+        let mut sent = Vec::with_capacity(outputs.len());
+        for (replica, output) in self.replicas.iter_mut().zip(outputs) {
+            sparseloco::fold_residual(&mut replica.residual, &output.delta, compression.beta);
+            sent.push(comparison::sign_dct(&layout, compression, &mut replica.residual, &output.delta));
+        }
+        let step = comparison::sign_dct_step(&layout, &sent);
+        outer::apply(&self.ctx, self.recipe, &mut self.state, step);
+        sent.iter().map(|one| one.bytes).sum()
     }
 }
 

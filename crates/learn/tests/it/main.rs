@@ -1,7 +1,7 @@
 //! Whole runs of the smallest recipe: what a swarm promises, checked end to end.
 
 use learn::data::Corpus;
-use learn::local::{Swarm, Variant};
+use learn::local::{Exchange, Swarm, Variant};
 use learn::recipe::Recipe;
 use learn::solo::Solo;
 use learn::unit::{self, UnitError, local_seed};
@@ -107,7 +107,7 @@ fn variants_differ_from_the_recipe_and_from_each_other() {
         (bytes, swarm.state().root(&recipe))
     };
     let plain = run(Variant::default());
-    let dense = run(Variant { dense: true, ..Variant::default() });
+    let dense = run(Variant { exchange: Exchange::Dense, ..Variant::default() });
     let kept = run(Variant { kept_inner_state: true, ..Variant::default() });
     assert_eq!(dense.0, recipe.model.parameters() * 4 * u64::from(recipe.units_per_round) * recipe.rounds);
     assert!(plain.0 < dense.0 / 5);
