@@ -8,8 +8,11 @@
 //! half of the hosts are parted from the others; the founder is suspended and once killed, too. Then all come back, and the run goes on to its
 //! end. Checked: all hosts end with the same root, every piece verifies, and no unit was paid twice.
 //!
+//! With `speeds=25,50,100` there is one host for each, with that share of a processor in percent: each trains alone first, then all together,
+//! and the rate is compared with the sum. `set=units_per_round=28` gives a round enough units to share.
+//!
 //! Run as root: `cargo bench -p cairn --bench internet -- [hosts=8] [link=100M/20M,100ms,1%] [nat=2] [slow=1] [cpu=30] [rounds=60]
-//! [preset=tiny] [chaos=600] [turns=1] [set=FIELD=VALUE]`; with several `link=` they take turns, and ratios to the first are printed.
+//! [size=350k] [chaos=600] [turns=1] [set=FIELD=VALUE]`; without `size` it is the default recipe; with several `link=` they take turns, and ratios to the first are printed.
 
 #![cfg_attr(target_os = "linux", expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error"))]
 
@@ -57,6 +60,9 @@ mod linux {
         /// So many get a share of a processor.
         slow: usize,
         cpu_percent: u32,
+        /// The share of each host, instead of `slow` and `cpu_percent`.
+        shares: Vec<u32>,
+        /// The run's description, as arguments of `cairn run new`.
         arguments: Vec<String>,
         chaos: Duration,
         seed: u64,
@@ -90,9 +96,10 @@ mod linux {
     }
 
     pub(crate) fn main() {
-        let text = |name: &str, default: &str| values(name).first().map_or(default.to_owned(), Clone::clone);
-        let mut arguments = vec!["--preset".to_owned(), text("preset", "tiny")];
-        arguments.extend(["--rounds".to_owned(), number("rounds", 60).to_string()]);
+        let mut arguments = vec!["--rounds".to_owned(), number("rounds", 60).to_string()];
+        if let Some(size) = values("size").first() {
+            arguments.extend(["--size".to_owned(), size.clone()]);
+        }
         for set in values("set") {
             arguments.extend(["--set".to_owned(), set]);
         }
@@ -109,10 +116,15 @@ mod linux {
                     behind: number("nat", 2) as usize,
                     slow: number("slow", 1) as usize,
                     cpu_percent: number("cpu", 30) as u32,
+                    shares: Vec::new(),
                     arguments: arguments.clone(),
                     chaos: Duration::from_secs(number("chaos", 0)),
                     seed: number("seed", 1) + turn,
                 };
+                if let Some(speeds) = values("speeds").first() {
+                    compare_speeds(&scenario, speeds);
+                    continue;
+                }
                 let figures = run(&scenario);
                 let Figures { tokens_per_s, rounds_per_hour, up_bytes_per_token, idle, communication } = figures;
                 println!(
@@ -126,6 +138,19 @@ mod linux {
                 println!("  {:.1} % of the rate with {}", 100.0 * ratio, links[0]);
             }
         }
+    }
+
+    /// The rate of hosts of several speeds together, against the sum of what each reaches alone.
+    fn compare_speeds(scenario: &Scenario, speeds: &str) {
+        let speeds: Vec<u32> = speeds.split(',').map(|speed| speed.parse().unwrap()).collect();
+        let rate = |shares: &[u32]| {
+            let scenario = Scenario { hosts: shares.len(), behind: 0, shares: shares.to_vec(), ..scenario.clone() };
+            run(&scenario).tokens_per_s
+        };
+        let alone: Vec<f64> = speeds.iter().map(|speed| rate(&[*speed])).collect();
+        let together = rate(&speeds);
+        let sum: f64 = alone.iter().sum();
+        println!("alone {alone:.0?} tokens/s, together {together:.0}: {:.1} % of the sum", 100.0 * together / sum);
     }
 
     fn run(scenario: &Scenario) -> Figures {
@@ -146,6 +171,7 @@ mod linux {
                 _ => Nat::Symmetric,
             };
             let slow = (1..=scenario.slow).contains(&number).then_some(scenario.cpu_percent);
+            let slow = if scenario.shares.is_empty() { slow } else { scenario.shares.get(number).copied() };
             let host = internet.add(&format!("host {number}"), &spec(nat, slow)).unwrap();
             let place = Place::on(&host);
             let up = if number == 0 { found(&place, scenario, &url) } else { place.start("join", &[&ticket]) };
@@ -223,9 +249,13 @@ mod linux {
     }
 
     fn found(place: &Place, scenario: &Scenario, relay: &str) -> Up {
-        let mut all = vec!["--peers", "1", "--listen", "0.0.0.0:7071", "--relay", relay];
-        all.extend(scenario.arguments.iter().map(String::as_str));
-        place.start("up", &all)
+        if !place.home().exists() {
+            let mut described = vec!["run", "new", "--yes", "--peers", "1"];
+            described.extend(scenario.arguments.iter().map(String::as_str));
+            let output = place.run(&described);
+            assert!(output.status.success(), "{}", failed(&output).1);
+        }
+        place.start("up", &["--listen", "0.0.0.0:7071", "--relay", relay])
     }
 
     impl Machine {

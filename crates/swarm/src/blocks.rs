@@ -184,6 +184,10 @@ impl Peer {
         self.note_claims(&block, now, out);
         self.chain.blocks.push(block);
         self.tell_rounds(&applied, out);
+        if let Some(open) = self.ledger.round().filter(|open| applied.opened.is_some() && open.stages_len() == 1) {
+            let members = if open.is_member(&self.id) { &open.members[..] } else { &[] };
+            self.links.seek_members(self.id, members, now);
+        }
         if let Some(closed) = &applied.closed {
             let first = self.ledger.recent().next().map_or(0, |set| set.round);
             self.forget_old(oldest.filter(|set| set.round < first), closed.round, out);

@@ -4,6 +4,8 @@
 pub const LINKS_MAX: usize = 1024;
 /// Peers that a peer dials besides the validators.
 pub const NEIGHBOURS_MAX: usize = 8;
+/// Members of a round that a peer of a run of one stage connects to, since it needs the payloads of all.
+pub const EXCHANGE_MAX: usize = 16;
 /// Providers named in one [`crate::Output::Fetch`].
 pub const PROVIDERS_MAX: usize = 8;
 /// Own transactions that wait for a block: at most one of each kind, and room for those of a round just closed.

@@ -1,7 +1,8 @@
 //! Connections: whom a peer dials, what it knows about the other ends, and whom it bars.
 //!
 //! A peer dials the validators and up to [`NEIGHBOURS_MAX`] others, drawn by a hash of both ids, so that the graph is random
-//! but repeatable. In a run of several stages it also dials its neighbours in the pipeline, as long as they are that. Of two peers that
+//! but repeatable. In a run of several stages it also dials its neighbours in the pipeline, as long as they are that; in one of a single stage
+//! up to [`EXCHANGE_MAX`] members of the round, so that payloads come from those who made them and not all from a validator. Of two peers that
 //! know each other, the one with the smaller id dials at once and the other only after the first retry delay; a validator is dialled by
 //! the others. A lost connection is dialled again for ever, with backoff.
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use wire::{Hash, PeerId};
 
 use crate::backoff::{Backoff, Pace};
-use crate::limits::{FAULTS_PER_LINK_MAX, LINKS_MAX, NEIGHBOURS_MAX};
+use crate::limits::{EXCHANGE_MAX, FAULTS_PER_LINK_MAX, LINKS_MAX, NEIGHBOURS_MAX};
 use crate::{Output, Time};
 
 /// One other peer, connected or to be connected.
@@ -30,7 +31,7 @@ pub(crate) struct Link {
     faults: u32,
     /// When to dial, for a peer that is to be dialled.
     dial: Option<Time>,
-    /// Whether it is dialled only as a neighbour in the pipeline.
+    /// Whether it is dialled only as a neighbour in the pipeline, or as a member of the round.
     sought: bool,
     backoff: Backoff,
     barred_until: Time,
@@ -88,6 +89,16 @@ impl Links {
         } else if link.barred_until <= now {
             self.links.remove(&peer);
         }
+    }
+
+    /// Seeks members of a round, whose payloads are needed: all, or a few that are drawn by a hash of both ids.
+    pub(crate) fn seek_members(&mut self, own: PeerId, members: &[PeerId], now: Time) {
+        let mut others: Vec<PeerId> = members.iter().copied().filter(|peer| *peer != own).collect();
+        if others.len() > EXCHANGE_MAX {
+            others.sort_by_cached_key(|peer| Hash::derive("cairn v1 neighbour", &[&own.0, &peer.0]));
+            others.truncate(EXCHANGE_MAX);
+        }
+        self.seek(&others, now);
     }
 
     /// Makes these the neighbours in the pipeline, which are dialled besides those that always are. Who is no longer one is not dialled

@@ -20,6 +20,12 @@ pub(crate) enum RunCommand {
     Export(ExportRunArgs),
     /// Found a run that differs from another in what you name, and begins anew
     Fork(ForkArgs),
+    /// Pause this machine's work for the run that it trains; `cairn pause` is the same
+    Pause,
+    /// Go on after a pause; `cairn resume` is the same
+    Resume,
+    /// Stop the cairn that trains; `cairn stop` is the same
+    Stop,
 }
 
 /// What is in a description.

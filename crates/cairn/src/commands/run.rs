@@ -13,7 +13,7 @@ use node::home::{RunHome, newest_run};
 use node::runs;
 
 use crate::cli::{ExportRunArgs, RunCommand, RunExportArgs};
-use crate::commands::export;
+use crate::commands::{control, export};
 use crate::exit::{Code, Failure, Outcome};
 
 /// Does what was asked for.
@@ -29,6 +29,9 @@ pub(crate) fn run(command: &RunCommand, home: &Path) -> Outcome {
             export::run(&RunExportArgs { run, to: to.clone(), half: *half }, home)
         }
         RunCommand::Fork(args) => fork::run(args, home),
+        RunCommand::Pause => control::pause(home),
+        RunCommand::Resume => control::resume(home),
+        RunCommand::Stop => control::stop(home),
     }
 }
 
