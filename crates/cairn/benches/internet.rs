@@ -316,6 +316,8 @@ mod linux {
                     founder_dies = false;
                     Away::Killed
                 }
+                // What stops the founder stops all, so that it happens less often.
+                (0, luck) if luck > 0 => continue,
                 (0, _) => Away::Suspended,
                 (_, 0) => Away::Killed,
                 (_, 1) => Away::Suspended,
