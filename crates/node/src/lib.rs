@@ -17,7 +17,7 @@
 //! | a model in stages, to be used | [`inference`] |
 //! | what a peer of a stage takes | [`memory`] |
 //! | what people see | [`observe`], [`view`] |
-//! | machines that join, how they find a run nearby, and relays through which they meet | [`join`], [`lan`], [`relay`] |
+//! | machines that join, how they find a run nearby, and relays through which they meet | [`join`], [`lan`], [`reach`], [`relay`] |
 //! | the machine itself | [`probe`] |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -45,6 +45,7 @@ pub mod offline;
 pub mod pausing;
 pub mod peer;
 pub mod probe;
+pub mod reach;
 pub mod relay;
 pub mod replay;
 pub mod role;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use learn::Recipe;
 use node::probe;
+use node::reach::{self, Reach, Translation};
 use node::role::{self, Means, Role};
 use serde::Serialize;
 
@@ -49,6 +50,8 @@ struct Found {
     /// Members of each stage.
     members: Vec<u32>,
     role: Role,
+    /// How this machine is seen from outside, when the run has relays that can tell.
+    network: Option<Reach>,
     /// The stage in which this machine is needed most, when the model is in several.
     stage: Option<u16>,
 }
@@ -95,6 +98,10 @@ async fn look(ticket: &str, means: &Means) -> Outcome<Found> {
     let ticket = join::parse(ticket)?;
     let asked = Instant::now();
     let invitation = node::join::ask(&ticket).await.map_err(|error| join::failure(&error))?;
+    let network = match &invitation.relays[..] {
+        [] => None,
+        relays => Some(reach::look(relays).await.map_err(|error| Failure::new(Code::Network, error))?),
+    };
     let stage = (invitation.charter.body.stages.len() > 1).then(|| invitation.neediest_stage());
     Ok(Found {
         name: invitation.charter.body.name.clone(),
@@ -104,6 +111,7 @@ async fn look(ticket: &str, means: &Means) -> Outcome<Found> {
         answered_seconds: asked.elapsed().as_secs_f64(),
         role: part(&invitation.recipe, means)?,
         members: invitation.members,
+        network,
         stage,
     })
 }
@@ -138,7 +146,11 @@ fn seconds(seconds: f64) -> String {
 fn found_text(found: &Found, budget: Option<u64>) -> Vec<(&'static str, &'static str, String)> {
     let members: u32 = found.members.iter().sum();
     let needed = found.stage.map_or_else(String::new, |stage| format!("; stage {stage} needs it most"));
-    vec![
+    let network = found.network.map(|reach| {
+        let good = matches!(reach.translation, Translation::None | Translation::KeepsPorts);
+        (mark(good), "network", network_text(&reach))
+    });
+    let mut lines = vec![
         (
             "ok  ",
             "run",
@@ -150,7 +162,23 @@ fn found_text(found: &Found, budget: Option<u64>) -> Vec<(&'static str, &'static
             ),
         ),
         (mark(trains(&found.role)), "part", format!("{}{needed}", role_text(&found.role, budget))),
-    ]
+    ];
+    lines.extend(network);
+    lines
+}
+
+/// What a relay says of this machine's router.
+fn network_text(reach: &Reach) -> String {
+    let seen = reach.seen.map_or_else(String::new, |seen| format!(", seen at {seen}"));
+    let said = match reach.translation {
+        Translation::None => "a public address",
+        Translation::KeepsPorts => "behind a router that keeps ports: others find a direct path",
+        Translation::ChangesPorts => {
+            "behind a router that changes ports: a relay passes on what others cannot send directly"
+        }
+        Translation::Unknown => "no relay of the run answers: is UDP let out?",
+    };
+    format!("{said}{seen}")
 }
 
 fn trains(role: &Role) -> bool {

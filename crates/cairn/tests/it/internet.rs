@@ -75,6 +75,11 @@ fn homes_behind_routers_meet_at_a_relay_and_train_one_model() {
     assert!(direct, "two routers that keep ports let the peers through to each other");
     assert!(relayed.is_some(), "the office is connected, one way or the other");
 
+    for (place, expected) in [(&at_home, "keeps_ports"), (&at_office, "changes_ports")] {
+        let output = place.run(&["doctor", "--json", "--ticket", &ticket]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["run"]["network"]["translation"], expected, "{report:#}");
+    }
     let done = founder.wait_for("state root");
     assert_eq!(home.wait_for("state root"), done, "the same bits on every host");
     assert_eq!(office.wait_for("state root"), done, "the same bits on every host");

@@ -66,6 +66,11 @@ impl Dialer {
         self.fixed.unwrap_or_else(first)
     }
 
+    /// The addresses that the endpoint knows of itself: those of this machine and, once a relay told, that from which its packets come.
+    pub(crate) fn own_addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.addr().ip_addrs().copied().collect()
+    }
+
     /// Notes where a peer listens; gives where it was known to listen before.
     pub fn set_address(&self, peer: PeerId, address: SocketAddr) -> Option<SocketAddr> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, address)
