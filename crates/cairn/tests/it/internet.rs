@@ -69,10 +69,14 @@ fn homes_behind_routers_meet_at_a_relay_and_train_one_model() {
             std::thread::sleep(Duration::from_millis(200));
         }
     }
-    let direct = path(&founder, &home_id) == Some(false);
+    // A connection begins at the relay; two routers that keep ports let the peers through to each other within moments.
+    let begun = Instant::now();
+    while path(&founder, &home_id) != Some(false) {
+        assert!(begun.elapsed() < PATIENCE, "no direct path: {}", founder.state()["peers"]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let relayed = path(&founder, &office_id);
-    println!("home: direct {direct}; office behind a symmetric router: relayed {relayed:?}");
-    assert!(direct, "two routers that keep ports let the peers through to each other");
+    println!("home: direct; office behind a symmetric router: relayed {relayed:?}");
     assert!(relayed.is_some(), "the office is connected, one way or the other");
 
     for (place, expected) in [(&at_home, "keeps_ports"), (&at_office, "changes_ports")] {
