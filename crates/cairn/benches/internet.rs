@@ -12,7 +12,8 @@
 //! and the rate is compared with the sum. `set=units_per_round=28` gives a round enough units to share.
 //!
 //! Run as root: `cargo bench -p cairn --bench internet -- [hosts=8] [link=100M/20M,100ms,1%] [nat=2] [slow=1] [cpu=30] [rounds=60]
-//! [size=350k] [chaos=600] [turns=1] [set=FIELD=VALUE]`; without `size` it is the default recipe; with several `link=` they take turns, and ratios to the first are printed.
+//! [size=350k] [chaos=600] [turns=1] [set=FIELD=VALUE]`; the recipe is what `cairn run new`
+//! gives for the size (1M) and the rounds, with one change for each `set`; with several `link=` they take turns, and ratios to the first are printed.
 
 #![cfg_attr(target_os = "linux", expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error"))]
 

@@ -38,6 +38,11 @@ const SUMMARY: &str = "summary.json";
 const OBSERVED: &str = "observed.json";
 const NEWEST: &str = "newest";
 
+/// The user's key file in a data directory, which need not be there yet.
+pub fn user_key_path(home: &Path) -> PathBuf {
+    home.join("identity.key")
+}
+
 /// A data directory that this process has to itself.
 #[derive(Debug)]
 pub struct Home {
@@ -64,7 +69,7 @@ impl Home {
     /// The key file of a local peer, counted from 1.
     pub fn key_path(&self, number: usize) -> PathBuf {
         match number {
-            1 => self.path.join("identity.key"),
+            1 => user_key_path(&self.path),
             _ => self.path.join("peers").join(format!("peer-{number}.key")),
         }
     }

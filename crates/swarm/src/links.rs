@@ -242,3 +242,38 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn dialled(links: &mut Links, now: Time) -> BTreeSet<PeerId> {
+        let mut out = Vec::new();
+        links.dial_due(now, &mut out);
+        let peers = out.into_iter().map(|output| match output {
+            Output::Connect(peer) => peer,
+            other => panic!("{other:?}"),
+        });
+        peers.collect()
+    }
+
+    #[test]
+    fn members_of_a_round_are_dialled_while_they_are_members_and_a_few_of_many() {
+        let id = |byte: u8| PeerId([byte; 32]);
+        let (own, validator, now) = (id(1), id(9), Time::default());
+        let mut links = Links::new(own, &[validator], &[own], Pace::new(100, 1_000, own), now);
+        assert_eq!(dialled(&mut links, now), [validator].into(), "who joined knows the validator only");
+        links.seek_members(own, &[own, id(2), id(3), validator], now);
+        assert_eq!(dialled(&mut links, now), [id(2), id(3)].into());
+        links.seek_members(own, &[own, id(3), validator], now);
+        let later = now.after(10_000_000);
+        assert_eq!(dialled(&mut links, later), [id(3), validator].into(), "the other is no member any more");
+        let many: Vec<PeerId> = (1..=100).map(id).collect();
+        let mut links = Links::new(own, &[], &[], Pace::new(100, 1_000, own), now);
+        links.seek_members(own, &many, now);
+        let chosen = dialled(&mut links, now);
+        assert!(chosen.len() == EXCHANGE_MAX && !chosen.contains(&own), "{chosen:?}");
+    }
+}

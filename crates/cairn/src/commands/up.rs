@@ -9,7 +9,7 @@ use gateway::{Asked, GatewayState};
 use learn::Recipe;
 use node::child::ChildProgram;
 use node::description::{PEERS, in_stages};
-use node::home::{RunHome, newest_run};
+use node::home::{RunHome, newest_run, user_key_path};
 use node::identity::load_or_create;
 use node::limits::{Limits, When, limit_text};
 use node::links::LinkSpecError;
@@ -104,7 +104,7 @@ fn going_on(args: &UpArgs, home: &Path) -> Outcome<Option<RunHome>> {
         return Ok(None);
     }
     let Some(newest) = newest_run(home)? else { return Ok(None) };
-    let key = home.join("identity.key");
+    let key = user_key_path(home);
     let own = key.exists().then(|| load_or_create(&key)).transpose()?.map(|identity| identity.id());
     let charter = &newest.charter().body;
     // Another number of peers than the first round waits for is another run, unless that round is over.

@@ -78,6 +78,13 @@ fn homes_behind_routers_meet_at_a_relay_and_train_one_model() {
     let relayed = path(&founder, &office_id);
     println!("home: direct; office behind a symmetric router: relayed {relayed:?}");
     assert!(relayed.is_some(), "the office is connected, one way or the other");
+    // Both joined with a ticket that names only the founder, and each is behind a router of its own.
+    let begun = Instant::now();
+    while path(&home, &office_id).is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the guests never met: {}", home.state()["peers"]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("home to office: relayed {:?}", path(&home, &office_id));
 
     for (place, expected) in [(&at_home, "keeps_ports"), (&at_office, "changes_ports")] {
         let output = place.run(&["doctor", "--json", "--ticket", &ticket]);

@@ -124,3 +124,35 @@ fn units_of_agrees_with_the_assignment() {
         assert_eq!(round.units_of(&peer.id()), own);
     }
 }
+
+#[test]
+fn who_commits_earlier_gets_more_units_and_every_unit_has_one_owner() {
+    let mut world = World::with(3, |charter| {
+        charter.start_members = 3;
+        charter.units_per_round = 14;
+        charter.rounds = 10;
+    });
+    world.join_all();
+    for _ in 0..6 {
+        let round = world.round();
+        let opened_us = round.opened_us;
+        let assigned = round.assignment();
+        assert_eq!(assigned.len(), 14);
+        let mut due = Vec::new();
+        for (place, peer) in world.peers.iter().enumerate() {
+            let own: Vec<u32> = (0..14).filter(|index| assigned[*index as usize] == peer.id()).collect();
+            assert_eq!(round.units_of(&peer.id()), own);
+            // A unit takes 40, 20 and 10 ms.
+            due.push((opened_us + own.len() as u64 * (40_000 >> place), place));
+        }
+        due.sort_unstable();
+        for (at_us, place) in due {
+            let commit = world.commit(&world.peers[place]);
+            world.time_us = at_us;
+            world.block(vec![commit]);
+        }
+        world.attest_all();
+    }
+    let units: Vec<usize> = world.peers.iter().map(|peer| world.round().units_of(&peer.id()).len()).collect();
+    assert_eq!(units, [2, 4, 8]);
+}
