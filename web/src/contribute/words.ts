@@ -17,7 +17,7 @@ export function pauseText(pause: Pause): string {
 
 /** What follows from it. */
 export function pauseNote(pause: Pause | null): string {
-  if (pause === null) return "A pause gives up the unit under way and nothing else: nobody waits for you, your shares stay yours, and blobs are served on.";
+  if (pause === null) return "A pause gives up the unit under way and nothing else: nobody waits for you, your shares stay yours, and others still get from here what this machine has stored.";
   const rest = "Nobody waits for it, and what it earned stays yours. It follows the run and serves what it has.";
   return pause.why === "person" ? rest : `${rest} It goes on by itself.`;
 }
