@@ -59,7 +59,7 @@ fn stages_that_cannot_be_made_are_refused() {
         (&["--stages", "2", "--codec", "projector:0,int8"], 3, "rank"),
         (&["--stages", "2", "--peers", "1"], 3, "1 peers cannot hold 2 stages"),
         (&["--stages", "2", "--memory", "20M"], 3, "needs"),
-        (&["--memory", "1G"], 3, "not in stages"),
+        (&["--memory", "20M"], 3, "of memory, and may take 20 MB"),
         (&["--stages", "2", "--memory", "much"], 2, "--memory"),
         (&["--codec", "full,int8"], 2, "--stages"),
         (&["--release", "maybe"], 3, "`maybe` is no policy"),
