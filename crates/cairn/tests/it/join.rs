@@ -21,10 +21,8 @@ fn a_machine_joins_with_a_ticket_and_owns_its_piece() {
     guest.wait_for_round(3);
     let id = guest.state()["peers"][0]["id"].as_str().unwrap().to_owned();
     let elsewhere = |peer: &Value| peer["id"] == id.as_str() && peer["name"] == id[..8];
-    let state = founder.state();
-    assert!(state["peers"].as_array().unwrap().iter().any(elsewhere), "{}", state["peers"]);
-    let listed = guest.state()["peers"].as_array().unwrap().len();
-    assert_eq!(listed, 3, "it sees the others");
+    founder.wait_for_state(|state| state["peers"].as_array().unwrap().iter().any(elsewhere));
+    guest.wait_for_state(|state| state["peers"].as_array().unwrap().len() == 3);
 
     let done = founder.wait_for("state root");
     assert_eq!(guest.wait_for("state root"), done, "the same bits on both machines");

@@ -186,6 +186,19 @@ impl Up {
         })
     }
 
+    /// The state in which something holds, which the page may see a moment after the terminal.
+    pub(crate) fn wait_for_state(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let state = self.state();
+            if holds(&state) {
+                return state;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}", state["peers"]);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Does something with sockets of the host on which it runs.
     fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         #[cfg(target_os = "linux")]
