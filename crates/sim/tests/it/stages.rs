@@ -56,18 +56,21 @@ fn staffed<const STAGES: usize>(seed: u64, staff: [usize; STAGES], rounds: u64) 
 
 #[test]
 fn peers_move_to_stages_that_are_waited_for_and_no_unit_is_lost() {
-    for (seed, staff) in [(1, [4, 1]), (2, [5, 2]), (3, [1, 5])] {
+    let (mut faster, mut slower) = (0, 0);
+    for (seed, staff) in (1..=6).flat_map(|seed| [[4, 1], [5, 2], [1, 5]].map(|staff| (seed, staff))) {
         let moving = staffed(seed, staff, 12);
         let still = SimConfig { moves: false, ..moving.clone() };
         let (moving, still) = (run(moving), run(still));
-        assert!(moving.counts.moves >= 1, "{staff:?}");
-        assert_eq!((moving.units_lost(), moving.units_twice(), still.counts.moves), (0, 0, 0), "{staff:?}");
+        assert!(moving.counts.moves >= 1, "{seed} {staff:?}");
+        assert_eq!((moving.units_lost(), moving.units_twice(), still.counts.moves), (0, 0, 0), "{seed} {staff:?}");
         let time = |report: &Report, from: usize| {
             report.rounds.last().unwrap().closed.as_micros() - report.rounds[from].closed.as_micros()
         };
-        let (faster, slower) = (time(&moving, 5), time(&still, 5));
-        assert!(faster * 100 < slower * 85, "{staff:?}: {faster} us against {slower} us");
+        faster += time(&moving, 5);
+        slower += time(&still, 5);
     }
+    // A lone peer may be as fast as those together who wait for it, so that a single run may gain little.
+    assert!(faster * 100 < slower * 75, "{faster} us against {slower} us");
 }
 
 #[test]
