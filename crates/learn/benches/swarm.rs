@@ -1,7 +1,7 @@
 //! Compares a swarm with the centralised baseline: held-out loss at equal tokens, payload and traffic ratios.
 //!
 //! `cargo bench -p learn --bench swarm -- [--long] [--seeds N] [--set inner.adamw.lr=0.01]... [--only solo|swarm]
-//! [--exchange dense|int8|sign-dct] [--kept-inner-state] [--jobs N] [--sample]`
+//! [--exchange dense|int8|sign-dct] [--kept-inner-state] [--delay N] [--away N] [--renewed-every N] [--jobs N] [--sample]`
 //!
 //! The swarm runs in one process with the arithmetic of a network run, so its payloads are the bytes that peers would send
 //! without the transport's headers. Both ratios are taken in one run. Training has no other source of chance than the seed,
@@ -145,6 +145,9 @@ fn parse(arguments: Vec<String>) -> Options {
             "--jobs" => options.jobs = value().parse().expect("a number of jobs"),
             "--set" => sets.push(value()),
             "--exchange" => options.variant.exchange = value().parse().unwrap_or_else(|error| panic!("{error}")),
+            "--delay" => options.variant.delay = value().parse().expect("a number of rounds"),
+            "--away" => options.variant.away = value().parse().expect("a number of replicas"),
+            "--renewed-every" => options.variant.renewed_every = value().parse().expect("a number of rounds"),
             "--kept-inner-state" => options.variant.kept_inner_state = true,
             "--sample" => options.sample = true,
             "--only" => match value().as_str() {

@@ -2,6 +2,8 @@
 
 mod comparison;
 
+use std::collections::VecDeque;
+
 use tensor::Context;
 
 use crate::data::Corpus;
@@ -20,6 +22,13 @@ pub struct Variant {
     pub exchange: Exchange,
     /// Each replica keeps its inner optimiser's state from one unit to the next, so that a unit is no pure function.
     pub kept_inner_state: bool,
+    /// So many rounds pass before a round's outer step is taken, so that its exchange has all of their time. The last round takes all steps
+    /// that are due.
+    pub delay: u64,
+    /// So many replicas are away in each round, in turns that the seed draws; as many others do the round's units.
+    pub away: u32,
+    /// After so many rounds, again and again, one replica leaves for good and a new one takes its place; never when 0.
+    pub renewed_every: u64,
 }
 
 /// How replicas exchange pseudo-gradients.
@@ -56,7 +65,15 @@ struct Replica {
     optimiser: Optimiser,
 }
 
-/// A swarm with one replica for each unit of a round; an iterator over its rounds.
+impl Replica {
+    /// One that has just come.
+    fn new(recipe: &Recipe) -> Self {
+        let layout = recipe.layout();
+        Self { residual: vec![0.0; layout.len()], optimiser: Optimiser::new(&layout, recipe.inner) }
+    }
+}
+
+/// A swarm with one replica for each unit of a round, and those that are away; an iterator over its rounds.
 pub struct Swarm<'a> {
     ctx: Context,
     jobs: usize,
@@ -64,6 +81,8 @@ pub struct Swarm<'a> {
     corpus: &'a Corpus,
     variant: Variant,
     replicas: Vec<Replica>,
+    /// Aggregated pseudo-gradients whose step is still to be taken, the oldest first.
+    due: VecDeque<Vec<f32>>,
     state: State,
 }
 
@@ -73,23 +92,23 @@ impl<'a> Swarm<'a> {
     /// # Panics
     /// When the corpus is too small for the recipe ([`Corpus::check_recipe`]).
     pub fn new(recipe: &'a Recipe, corpus: &'a Corpus, jobs: usize) -> Self {
-        let layout = recipe.layout();
-        let replica =
-            |_| Replica { residual: vec![0.0; layout.len()], optimiser: Optimiser::new(&layout, recipe.inner) };
         Self {
             ctx: recipe.context(1),
             jobs: jobs.max(1),
             recipe,
             corpus,
             variant: Variant::default(),
-            replicas: (0..recipe.units_per_round).map(replica).collect(),
+            replicas: (0..recipe.units_per_round).map(|_| Replica::new(recipe)).collect(),
+            due: VecDeque::new(),
             state: State::genesis(recipe),
         }
     }
 
     /// Departs from the recipe.
-    pub fn with_variant(self, variant: Variant) -> Self {
-        Self { variant, ..self }
+    pub fn with_variant(mut self, variant: Variant) -> Self {
+        self.variant = variant;
+        self.replicas.extend((0..variant.away).map(|_| Replica::new(self.recipe)));
+        self
     }
 
     /// The canonical state so far.
@@ -98,14 +117,16 @@ impl<'a> Swarm<'a> {
     }
 
     fn round(&mut self) -> Result<Progress, UnitError> {
+        self.seat();
         let outputs = self.train_units()?;
         let training_loss = outputs.iter().map(|unit| unit.mean_loss).sum::<f64>() / outputs.len() as f64;
-        let payload_bytes = match self.variant.exchange {
-            Exchange::SparseLoCo => self.apply_payloads(&outputs)?,
-            Exchange::Dense => self.apply_dense(outputs, |delta| 4 * delta.len() as u64),
-            Exchange::Int8 => self.apply_dense(outputs, comparison::int8),
-            Exchange::SignDct => self.apply_sign_dct(&outputs),
+        let (gradient, payload_bytes) = match self.variant.exchange {
+            Exchange::SparseLoCo => self.sparse(&outputs)?,
+            Exchange::Dense => Self::dense(outputs, |delta| 4 * delta.len() as u64),
+            Exchange::Int8 => Self::dense(outputs, comparison::int8),
+            Exchange::SignDct => self.sign_dct(&outputs),
         };
+        self.step(gradient);
         let (recipe, round) = (self.recipe, self.state.round);
         Ok(Progress {
             round,
@@ -116,9 +137,41 @@ impl<'a> Swarm<'a> {
         })
     }
 
+    /// Puts those first who take part in the next round.
+    fn seat(&mut self) {
+        let Self { recipe, variant, replicas, state, .. } = self;
+        let next = state.round;
+        if let Some(times) = next.checked_div(variant.renewed_every)
+            && times > 0
+            && next.is_multiple_of(variant.renewed_every)
+        {
+            let place = usize::try_from(times).unwrap_or_default() % replicas.len();
+            replicas[place] = Replica::new(recipe);
+        }
+        if variant.away > 0 {
+            // Not the seeds of the round's units: those begin at 0.
+            let first = recipe.units_per_round;
+            let mut drawn: Vec<_> = (first..).zip(replicas.drain(..)).collect();
+            drawn.sort_by_cached_key(|(index, _)| local_seed(recipe, next, *index));
+            replicas.extend(drawn.into_iter().map(|(_, replica)| replica));
+        }
+    }
+
+    /// Takes the outer steps that are due once a round's pseudo-gradient is known.
+    fn step(&mut self, gradient: Vec<f32>) {
+        let next = self.state.round + 1;
+        self.due.push_back(gradient);
+        let waiting = if next == self.recipe.rounds { 0 } else { self.variant.delay };
+        while self.due.len() as u64 > waiting {
+            let Some(gradient) = self.due.pop_front() else { break };
+            outer::apply(&self.ctx, self.recipe, &mut self.state, gradient);
+        }
+        self.state.round = next;
+    }
+
     /// Trains every replica's unit; the results do not depend on the number of jobs.
     fn train_units(&mut self) -> Result<Vec<UnitOutput>, UnitError> {
-        let Self { ctx, jobs, recipe, corpus, variant, replicas, state } = self;
+        let Self { ctx, jobs, recipe, corpus, variant, replicas, state, .. } = self;
         let (ctx, state, recipe) = (&*ctx, &*state, *recipe);
         let train = |index: usize, replica: &mut Replica| {
             if !variant.kept_inner_state {
@@ -127,9 +180,10 @@ impl<'a> Swarm<'a> {
             let (seed, first) = (local_seed(recipe, state.round, index as u32), state.round * recipe.inner_steps);
             unit::train_with(ctx, recipe, corpus, &state.theta, seed, first, &|| false, &mut replica.optimiser)
         };
-        let share = replicas.len().div_ceil(*jobs);
+        let present = &mut replicas[..recipe.units_per_round as usize];
+        let share = present.len().div_ceil(*jobs);
         std::thread::scope(|scope| {
-            let workers: Vec<_> = replicas
+            let workers: Vec<_> = present
                 .chunks_mut(share)
                 .enumerate()
                 .map(|(worker, replicas)| {
@@ -143,7 +197,8 @@ impl<'a> Swarm<'a> {
         })
     }
 
-    fn apply_payloads(&mut self, outputs: &[UnitOutput]) -> Result<u64, UnitError> {
+    /// The round's pseudo-gradient from payloads as the recipe says, and their bytes.
+    fn sparse(&mut self, outputs: &[UnitOutput]) -> Result<(Vec<f32>, u64), UnitError> {
         let (recipe, layout) = (self.recipe, self.recipe.layout());
         let mut payloads: Vec<SparsePayload> = Vec::with_capacity(outputs.len());
         let mut bytes = 0;
@@ -157,28 +212,24 @@ impl<'a> Swarm<'a> {
         }
         let weighted: Vec<(u64, &SparsePayload)> =
             outputs.iter().zip(&payloads).map(|(output, payload)| (output.tokens, payload)).collect();
-        outer::step(&self.ctx, recipe, &mut self.state, &weighted);
-        Ok(bytes)
+        Ok((outer::aggregate(&layout, &weighted), bytes))
     }
 
-    /// Applies the mean pseudo-gradient as it arrives; `send` changes one to what its receivers see, and gives the bytes that it takes.
-    fn apply_dense(&mut self, mut outputs: Vec<UnitOutput>, send: impl Fn(&mut [f32]) -> u64) -> u64 {
+    /// The mean pseudo-gradient as it arrives; `send` changes one to what its receivers see, and gives the bytes that it takes.
+    fn dense(mut outputs: Vec<UnitOutput>, send: impl Fn(&mut [f32]) -> u64) -> (Vec<f32>, u64) {
         let bytes = outputs.iter_mut().map(|output| send(&mut output.delta)).sum();
         let deltas: Vec<&[f32]> = outputs.iter().map(|output| output.delta.as_slice()).collect();
-        outer::apply(&self.ctx, self.recipe, &mut self.state, unit::mean_delta(&deltas));
-        bytes
+        (unit::mean_delta(&deltas), bytes)
     }
 
-    fn apply_sign_dct(&mut self, outputs: &[UnitOutput]) -> u64 {
+    fn sign_dct(&mut self, outputs: &[UnitOutput]) -> (Vec<f32>, u64) {
         let (layout, compression) = (self.recipe.layout(), self.recipe.compression);
         let mut sent = Vec::with_capacity(outputs.len());
         for (replica, output) in self.replicas.iter_mut().zip(outputs) {
             sparseloco::fold_residual(&mut replica.residual, &output.delta, compression.beta);
             sent.push(comparison::sign_dct(&layout, compression, &mut replica.residual, &output.delta));
         }
-        let step = comparison::sign_dct_step(&layout, &sent);
-        outer::apply(&self.ctx, self.recipe, &mut self.state, step);
-        sent.iter().map(|one| one.bytes).sum()
+        (comparison::sign_dct_step(&layout, &sent), sent.iter().map(|one| one.bytes).sum())
     }
 }
 

@@ -396,6 +396,7 @@ fn describe(input: &Input) -> (&'static str, [u64; 2]) {
             Message::StageReply(reply) => ("stage reply", [peer(from), u64::from(reply.index)]),
             Message::StageRefusal(refusal) => ("stage refusal", [peer(from), u64::from(refusal.index)]),
             Message::Addresses(all) => ("addresses", [peer(from), all.len() as u64]),
+            Message::PayloadMade(made) => ("payload made", [peer(from), detail(&made.payload)]),
             Message::StageSealed(sealed) => ("stage sealed", [peer(from), sealed.units.len() as u64]),
         },
         Input::Carried { stage, took_us } => ("carried", [u64::from(*stage), *took_us]),

@@ -193,6 +193,7 @@ impl Peer {
             self.forget_old(oldest.filter(|set| set.round < first), closed.round, out);
         }
         self.forget_vouched(out);
+        self.forget_announced(out);
         for peer in &applied.divergent {
             self.tell_divergent(*peer, now, out);
         }

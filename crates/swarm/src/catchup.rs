@@ -6,7 +6,8 @@
 //! peer that is one round behind always replays: until somebody has done so there is no state to fetch. A peer that is
 //! further behind replays while the payloads of the missing rounds are fewer bytes than one state, and are still listed;
 //! otherwise it fetches the newest state whose root a majority attested. That choice is kept until the state is here, or
-//! could not be got from anybody, so that a slow transfer is not restarted with every round.
+//! could not be got from anybody, so that a slow transfer is not restarted with every round. A state that nobody gives, since all who had it
+//! moved to other stages, is replayed after all.
 //!
 //! Safety: a replayed state is compared with the canonical root as soon as there is one, and a fetched one is named by it.
 
@@ -86,8 +87,10 @@ impl Peer {
         }
         let from = self.model.map_or(0, |model| model.round);
         let snapshot = self.ledger.newest_state(self.config.stage).filter(|(round, _)| *round > from);
+        let nobody_has_it = snapshot.is_some_and(|(_, state_root)| self.unavailable == Some(state_root));
         let chosen = match (self.replay_bytes(from, target), snapshot) {
             (Some(_), None) => None,
+            (Some(_), _) if nobody_has_it => None,
             (Some(_), _) if self.model.is_some() && from + 1 == target => None,
             (Some(bytes), Some(_)) if bytes < self.stage_terms().state_bytes => None,
             (_, Some((round, state_root))) => Some(ModelPoint { round, state_root }),
@@ -174,13 +177,15 @@ impl Peer {
             ordering.add_needs(|stage| self.may_hold(stage), &mut needs);
         }
         self.vouching.add_needs(&mut needs);
+        self.announced.add_needs(&mut needs);
         self.fetches.set_needs(needs, now);
     }
 
-    /// Notes that all providers of a blob failed `times` times: a state that nobody has is given up for a newer one.
+    /// Notes that all providers of a blob failed `times` times: a state that nobody has is given up for a newer one, or for the payloads that lead to it.
     pub(crate) fn note_unavailable_state(&mut self, hash: Hash, times: u32) {
         if times >= STATE_FETCHES_MAX && self.load.is_some_and(|load| load.state_root == hash) {
             self.load = None;
+            self.unavailable = Some(hash);
             self.needs_changed = true;
         }
     }

@@ -63,11 +63,16 @@ impl Fetches {
         }
     }
 
-    /// Makes the wanted blobs exactly `needs`, less those that are here; the new ones are due to be asked for now.
+    /// Makes the wanted blobs exactly `needs`, less those that are here; the new ones are due to be asked for now. Of those that are asked for
+    /// already others may be named as providers now, for the next time.
     pub(crate) fn set_needs(&mut self, needs: BTreeMap<Hash, Need>, now: Time) {
         self.wants.retain(|hash, _| needs.contains_key(hash));
         for (hash, need) in needs {
-            if self.held.contains(&hash) || self.wants.contains_key(&hash) {
+            if self.held.contains(&hash) {
+                continue;
+            }
+            if let Some(want) = self.wants.get_mut(&hash) {
+                want.need = need;
                 continue;
             }
             let (asked, failed, backoff) = (Vec::new(), BTreeSet::new(), Backoff::default());

@@ -7,6 +7,7 @@
 pub mod limits;
 pub mod pipeline;
 
+mod announced;
 mod backoff;
 mod blocks;
 mod catchup;

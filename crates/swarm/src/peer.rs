@@ -10,6 +10,7 @@
 //! | own transactions on their way into a block | `outbox.rs` |
 //! | the validator's duty | `ordering.rs` |
 //! | what may be held where the weights are split | `split.rs` |
+//! | payloads that are fetched before their commitments are in a block | `announced.rs` |
 //!
 //! A peer may be dropped at any moment and made again from what it stored ([`Restored`]): nothing else is lost that it does
 //! not find again by itself.
@@ -17,6 +18,7 @@
 use ledger::Ledger;
 use wire::{Action, Block, Hash, Identity, Message, PeerId, RunId, VerifiedBlock};
 
+use crate::announced::Announced;
 use crate::backoff::Pace;
 use crate::blocks::Chain;
 use crate::fetches::Fetches;
@@ -96,10 +98,14 @@ pub struct Peer {
     pub(crate) model: Option<ModelPoint>,
     /// The state that was chosen instead of replaying, until it is here.
     pub(crate) load: Option<ModelPoint>,
+    /// The state that nobody gave when it was asked for.
+    pub(crate) unavailable: Option<Hash>,
     /// The ordering duty of the charter's first validator.
     pub(crate) ordering: Option<Ordering>,
     /// Payloads of the own stage that are to have a second holder, where the weights are split.
     pub(crate) vouching: Vouching,
+    /// Payloads that members of the open round say they made.
+    pub(crate) announced: Announced,
     pub(crate) member: bool,
     pub(crate) needs_changed: bool,
     pub(crate) stopping: bool,
@@ -143,8 +149,10 @@ impl Peer {
             stages,
             model: restored.model,
             load: None,
+            unavailable: None,
             ordering: orders.then(Ordering::default),
             vouching: Vouching::default(),
+            announced: Announced::default(),
             member: false,
             needs_changed: true,
             stopping: false,
@@ -403,6 +411,7 @@ impl Peer {
             Message::StageReply(reply) => self.feed_pipeline(PipelineInput::Reply { from, reply }, now, out),
             Message::StageRefusal(refusal) => self.feed_pipeline(PipelineInput::Refused { from, refusal }, now, out),
             Message::StageSealed(sealed) => self.note_sealed(from, sealed),
+            Message::PayloadMade(made) => self.note_made(from, made),
             // The shell knows addresses.
             Message::Addresses(_) => {}
         }

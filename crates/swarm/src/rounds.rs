@@ -108,7 +108,8 @@ impl Peer {
                 let commitment =
                     Commitment { round, payload, payload_bytes, residual_root, wishes, busy_percent, receipts };
                 self.jobs.backoff.reset();
-                self.act(Action::Commit(commitment), now, out);
+                self.act(Action::Commit(commitment.clone()), now, out);
+                self.announce_payload(&commitment, out);
             }
             (Job::OuterStep { own_committed, .. }, JobResult::Stepped { round: stepped, state_root })
                 if stepped == round + 1 =>

@@ -26,7 +26,7 @@ pub use hash::Hash;
 pub use identity::{Domain, Identity, PeerId, Signable, Signature, SignatureError, Signed, Verified};
 pub use inference::{InferenceAnswer, InferenceCall, InferenceRefusal, SequenceFeed};
 pub use join::{RunAnswer, RunFiles, RunQuestion};
-pub use message::{Message, PROTOCOL_VERSION, PeerAddress, RoundTime};
+pub use message::{Message, PROTOCOL_VERSION, PayloadMade, PeerAddress, RoundTime};
 pub use operator::OperatorCertificate;
 pub use receipt::{Receipt, UnitId};
 pub use stage::{RefusalReason, StageCall, StageRefusal, StageReply, StageSealed};

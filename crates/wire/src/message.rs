@@ -7,13 +7,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::charter::{Charter, RunId};
 use crate::encoding::Wire;
+use crate::hash::Hash;
 use crate::identity::{PeerId, Signed};
 use crate::stage::{StageCall, StageRefusal, StageReply, StageSealed};
 use crate::ticket::is_dialable;
 use crate::transaction::{Block, Transaction};
 
 /// The version of the messages. Peers with different versions part with a clear error.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Most blocks in one answer.
 pub const BLOCKS_PER_ANSWER_MAX: usize = 64;
 
@@ -37,6 +38,17 @@ pub struct PeerAddress {
     pub peer: PeerId,
     /// Its address. One on loopback means the machine of who says so.
     pub address: SocketAddr,
+}
+
+/// What a member of a round made, said before a block holds its commitment, so that others can fetch it early. It is a hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PayloadMade {
+    /// The round.
+    pub round: u64,
+    /// The payload's blob, which the speaker gives.
+    pub payload: Hash,
+    /// Its size in bytes.
+    pub payload_bytes: u64,
 }
 
 /// A message between two connected peers.
@@ -76,6 +88,8 @@ pub enum Message {
     StageSealed(StageSealed),
     /// From a validator: where other peers can be reached, at most [`ADDRESSES_PER_MESSAGE_MAX`].
     Addresses(Vec<PeerAddress>),
+    /// To members of the round: this payload is made.
+    PayloadMade(PayloadMade),
 }
 
 impl Wire for Message {
@@ -84,7 +98,7 @@ impl Wire for Message {
 
     fn validate(&self) -> Result<(), &'static str> {
         match self {
-            Self::Hello { .. } | Self::BlocksWanted { .. } | Self::StageRefusal(_) => Ok(()),
+            Self::Hello { .. } | Self::BlocksWanted { .. } | Self::StageRefusal(_) | Self::PayloadMade(_) => Ok(()),
             Self::Submit(transaction) => transaction.validate(),
             Self::Block(block) => block.validate(),
             Self::Blocks(blocks) if blocks.len() > BLOCKS_PER_ANSWER_MAX => Err("at most 64 blocks in one answer"),

@@ -24,6 +24,10 @@ impl Open {
             self.refuse(kept, from, name, RefusalReason::WrongRound, now, out);
             return;
         }
+        if self.is_of_another_view(from, &call) {
+            self.refuse(kept, from, name, RefusalReason::WrongStage, now, out);
+            return;
+        }
         if let Some((kind, reason)) = self.wrong(kept, from, &call) {
             fault(out, from, kind, (!call.input.is_empty()).then(|| Hash::of(&call.input)));
             self.refuse(kept, from, name, reason, now, out);
@@ -69,6 +73,16 @@ impl Open {
         for key in orphans {
             self.drop_item(key, out);
         }
+    }
+
+    /// Whether a call would be good if caller or callee were members of other stages: one of them may have moved when the round opened
+    /// again, and the other not know it yet.
+    fn is_of_another_view(&self, from: PeerId, call: &StageCall) -> bool {
+        let stages = self.view.members.len();
+        let moved_here = call.stage != self.view.stage && (1..stages).contains(&usize::from(call.stage));
+        let of_stage = |stage: usize| self.members(stage).binary_search(&from).is_ok();
+        let caller_moved = self.view.stage > 0 && !of_stage(self.stage() - 1) && (0..stages).any(of_stage);
+        moved_here || caller_moved
     }
 
     /// What no honest neighbour's call would have.

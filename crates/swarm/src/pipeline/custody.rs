@@ -90,6 +90,9 @@ impl Open {
         let unit = self.view.units[reply.index as usize];
         let problem = if !self.is_path(&reply.path, from) {
             Some(StageFault::BadPath)
+        } else if !self.leads_through_members(&reply.path) {
+            // The round may have opened again with other members, here or there first.
+            return self.useless(key, from);
         } else if reply.gradient.len() as u64 > kept.config.message_bytes_max {
             Some(StageFault::BadBytes { unit, what: format!("{} bytes", reply.gradient.len()) })
         } else {
@@ -332,11 +335,20 @@ impl Open {
         u32::try_from(redos.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether a path begins with the replica that sent it and leads through all stages below.
+    /// The members of the stages below.
+    fn below(&self) -> &[Vec<PeerId>] {
+        self.view.members.get(self.stage() + 1..).unwrap_or_default()
+    }
+
+    /// Whether a path begins with the replica that sent it and names another peer for each stage below.
     fn is_path(&self, path: &[PeerId], from: PeerId) -> bool {
-        let stages = self.view.members.get(self.stage() + 1..).unwrap_or_default();
-        let member = |(peer, members): (&PeerId, &Vec<PeerId>)| members.binary_search(peer).is_ok();
-        path.len() == stages.len() && path.first() == Some(&from) && path.iter().zip(stages).all(member)
+        let distinct: BTreeSet<&PeerId> = path.iter().collect();
+        path.len() == self.below().len() && path.first() == Some(&from) && distinct.len() == path.len()
+    }
+
+    /// Whether those on a path are members of its stages.
+    fn leads_through_members(&self, path: &[PeerId]) -> bool {
+        path.iter().zip(self.below()).all(|(peer, members)| members.binary_search(peer).is_ok())
     }
 
     /// Notes an answer of no use: the unit is called elsewhere.

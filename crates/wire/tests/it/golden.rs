@@ -51,7 +51,14 @@ fn values() -> Vec<(String, String)> {
     add("transactions-root", hex_of(&Block::transactions_root(&block.transactions)));
     add("transactions-root-empty", hex_of(&Block::transactions_root(&[])));
     let names = ["hello", "submit", "block", "blocks-wanted", "blocks", "charter"];
-    let names = names.iter().chain(&["stage-call", "stage-reply", "stage-refusal", "stage-sealed", "addresses"]);
+    let names = names.iter().chain(&[
+        "stage-call",
+        "stage-reply",
+        "stage-refusal",
+        "stage-sealed",
+        "addresses",
+        "payload-made",
+    ]);
     for (name, message) in names.zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));
     }
@@ -116,7 +123,7 @@ fn a_signed_value_is_signer_signature_body() {
 fn a_message_is_its_number_and_its_fields() {
     let messages: Vec<Vec<u8>> = samples::messages().iter().map(encode).collect();
     let open = [&[1, 5, 0, 0, 0, 0, 0, 0, 0][..], &1_764_000_040_000_000_u64.to_le_bytes()].concat();
-    let expected = join(&[&[0], &[3, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0], &open]);
+    let expected = join(&[&[0], &[4, 0], &samples::run().0.0, &[7, 0, 0, 0, 0, 0, 0, 0], &open]);
     assert_eq!(messages[0], expected);
     assert_eq!(messages[3], [3, 3, 0, 0, 0, 0, 0, 0, 0]);
     for (number, message) in messages.iter().enumerate() {

@@ -4,8 +4,8 @@ use wire::merkle::{Proof, Tree, leaf};
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, Identity, InferenceAnswer, InferenceCall,
     InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PROTOCOL_VERSION,
-    PeerAddress, Receipt, RefusalReason, Release, RoundTime, RunAnswer, RunFiles, RunId, SequenceFeed, Signed,
-    StageCall, StageRefusal, StageReply, StageSealed, StageTerms, Ticket, Transaction, UnitId,
+    PayloadMade, PeerAddress, Receipt, RefusalReason, Release, RoundTime, RunAnswer, RunFiles, RunId, SequenceFeed,
+    Signed, StageCall, StageRefusal, StageReply, StageSealed, StageTerms, Ticket, Transaction, UnitId,
 };
 
 pub(crate) fn founder() -> Identity {
@@ -150,6 +150,7 @@ pub(crate) fn messages() -> Vec<Message> {
             PeerAddress { peer: worker().id(), address: address("192.0.2.7:7071") },
             PeerAddress { peer: worker().id(), address: address("[2001:db8::1]:1") },
         ]),
+        Message::PayloadMade(PayloadMade { round: 5, payload: Hash([8; 32]), payload_bytes: 1234 }),
     ]
 }
 

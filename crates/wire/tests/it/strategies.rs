@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use wire::merkle::Proof;
 use wire::{
     Action, Attestation, Block, BlockHeader, Charter, Commitment, Hash, InferenceAnswer, InferenceCall,
-    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PeerAddress, PeerId, Receipt,
-    RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signature, Signed, StageCall, StageRefusal, StageReply,
-    StageSealed, StageTerms, Transaction, UnitId,
+    InferenceRefusal, LinkWish, LinkWishes, Message, NumericProfile, OperatorCertificate, PayloadMade, PeerAddress,
+    PeerId, Receipt, RefusalReason, Release, RoundTime, RunId, SequenceFeed, Signature, Signed, StageCall,
+    StageRefusal, StageReply, StageSealed, StageTerms, Transaction, UnitId,
 };
 
 pub(crate) fn hash() -> impl Strategy<Value = Hash> {
@@ -193,6 +193,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
                 address: (if ip == [0; 4] { [127, 0, 0, 1] } else { ip }, port).into(),
             });
             Message::Addresses(known.collect())
+        }),
+        (any::<u64>(), hash(), any::<u64>()).prop_map(|(round, payload, payload_bytes)| {
+            Message::PayloadMade(PayloadMade { round, payload, payload_bytes })
         }),
     ]
 }
