@@ -38,8 +38,8 @@ use std::sync::Arc;
 use wire::identity::Signable;
 use wire::transaction::TRANSACTIONS_PER_BLOCK_MAX;
 use wire::{
-    Action, Block, BlockHeader, Charter, Hash, Identity, PeerId, Receipt, RunId, Signed, Transaction, Verified,
-    VerifiedBlock, Wire, encode,
+    Action, Block, BlockHeader, Charter, Hash, Identity, PeerId, Receipt, RunId, Signed, Transaction, Transactions,
+    Verified, VerifiedBlock, Wire, encode,
 };
 
 use crate::accounts::{Account, Standing};
@@ -105,7 +105,8 @@ impl Ledger {
                 accepted.push(transaction.into_signed());
             }
         }
-        let transactions_root = Block::transactions_root(&accepted);
+        let accepted = Transactions::from(accepted);
+        let transactions_root = accepted.root();
         let parent = self.head_digest();
         next.settle(&self.terms(), BlockPoint { time_us, parent, transactions_root }, &mut applied);
         if accepted.is_empty() && applied.is_idle() {
@@ -207,6 +208,11 @@ impl Ledger {
         let closed = self.state.recent.back().map(|set| set.round);
         let rounds = std::iter::once(open.round).chain(closed);
         rounds.into_iter().find_map(|round| self.state_root(stage, round).map(|root| (round, root)))
+    }
+
+    /// Whether a payload is in the committed set of one of the last [`ROUNDS_KEPT`](crate::ROUNDS_KEPT) closed rounds.
+    pub fn lists_payload(&self, payload: &Hash) -> bool {
+        self.state.payloads.binary_search(payload).is_ok()
     }
 
     /// The committed set of a closed round, of the last [`ROUNDS_KEPT`](crate::ROUNDS_KEPT).
@@ -355,7 +361,7 @@ impl Ledger {
             return Err(BlockError::ForeignValidator { signer });
         }
         block.validate().map_err(|field| BlockError::Malformed { field })?;
-        if header.transactions_root != Block::transactions_root(&block.transactions) {
+        if header.transactions_root != block.transactions.root() {
             return Err(BlockError::WrongTransactions);
         }
         Ok(())

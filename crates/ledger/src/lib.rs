@@ -14,7 +14,7 @@ mod piece;
 
 pub use accounts::{Account, Standing};
 pub use error::{BlockError, Rejection};
-pub use ledger::round::{CommittedSet, Entry, RoundOpen, UNITS_PER_MEMBER_MAX, assignment};
+pub use ledger::round::{COMMITTEE_SIZE, CommittedSet, Entry, RoundOpen, UNITS_PER_MEMBER_MAX, assignment};
 pub use ledger::state::{ACCOUNTS_MAX, Applied, Canonical, MISSED_ROUNDS_MAX, ROUNDS_KEPT, Totals};
 pub use ledger::{BLOCK_BYTES_PROPOSED_MAX, Ledger};
 pub use piece::{PIECE_BYTES_MAX, PIECE_VERSION, Piece, PieceError, PieceSummary};

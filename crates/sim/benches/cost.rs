@@ -13,7 +13,8 @@ use sim::{SimConfig, Simulation};
 
 fn config(peers: usize, stages: usize, rounds: u64) -> SimConfig {
     match stages {
-        0 | 1 => SimConfig::calm(1, peers, rounds),
+        // Among many it takes a while until everybody has the state.
+        0 | 1 => SimConfig { round_us_max: 120_000_000, ..SimConfig::calm(1, peers, rounds) },
         _ => SimConfig::calm_stages(1, stages, peers.div_ceil(stages), rounds),
     }
 }

@@ -21,6 +21,8 @@ use crate::trace::{Trace, detail};
 
 /// Rounds, in deadlines, that the run may take after the faults end, besides those that are left.
 const SLACK_ROUNDS: u64 = 12;
+/// Hosts that are described when a run gets stuck.
+const HOSTS_DESCRIBED_MAX: usize = 16;
 /// Events after which a simulation is given up.
 const EVENTS_MAX: u64 = 200_000_000;
 
@@ -343,8 +345,9 @@ impl Simulation {
                 )
             }
         };
-        let hosts: Vec<String> = self.hosts.iter().map(of).collect();
-        format!("{} rounds closed; {}", self.checks.rounds_closed(), hosts.join("\n"))
+        let hosts: Vec<String> = self.hosts.iter().take(HOSTS_DESCRIBED_MAX).map(of).collect();
+        let more = self.hosts.len() - hosts.len();
+        format!("{} rounds closed; {}\nand {more} more", self.checks.rounds_closed(), hosts.join("\n"))
     }
 
     fn report(&self) -> Report {
@@ -389,6 +392,9 @@ fn describe(input: &Input) -> (&'static str, [u64; 2]) {
             Message::Hello { height, .. } => ("hello", [peer(from), *height]),
             Message::Submit(transaction) => ("submit", [peer(from), u64::from(transaction.signature.0[0])]),
             Message::Block(block) => ("block", [peer(from), detail(&block.header.body.ledger_root)]),
+            Message::PassedBlock { block, reach } => {
+                ("passed block", [detail(&block.header.body.ledger_root), u64::from(*reach)])
+            }
             Message::BlocksWanted { from_height } => ("blocks wanted", [peer(from), *from_height]),
             Message::Blocks(blocks) => ("blocks", [peer(from), blocks.len() as u64]),
             Message::Charter(_) => ("charter", [peer(from), 0]),

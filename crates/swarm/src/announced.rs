@@ -14,11 +14,12 @@
 //! round. Liveness: without announcements payloads are fetched as their commitments appear in blocks.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use wire::{Commitment, Hash, Message, PayloadMade, PeerId};
 
 use crate::fetches::Need;
-use crate::{Output, Peer};
+use crate::{Output, Peer, Time};
 
 /// What members of a round said that they made.
 #[derive(Debug, Default)]
@@ -41,24 +42,33 @@ impl Peer {
     pub(crate) fn announce_payload(&self, commitment: &Commitment, out: &mut Vec<Output>) {
         let Some(open) = self.ledger.round().filter(|open| open.round == commitment.round) else { return };
         let Commitment { round, payload, payload_bytes, .. } = *commitment;
-        let needs = |peer: &PeerId| open.stage_of(peer) == Some(self.config.stage) && !self.ledger.is_validator(peer);
+        let stage = self.config.stage;
+        let needs =
+            |peer: &PeerId| open.stage_of(peer) == Some(stage) && open.folds(peer) && !self.ledger.is_validator(peer);
         let message = Message::PayloadMade(PayloadMade { round, payload, payload_bytes });
         out.extend(self.links.up().filter(needs).map(|to| Output::Send { to, message: message.clone() }));
     }
 
     /// Takes a member's word for what it made in the open round; it may say so once.
-    pub(crate) fn note_made(&mut self, from: PeerId, made: PayloadMade) {
+    pub(crate) fn note_made(&mut self, from: PeerId, made: PayloadMade, now: Time) {
         let Some(open) = self.ledger.round().filter(|open| open.round == made.round) else { return };
         let near = !self.paused && self.model.is_some_and(|model| model.round + 1 >= open.round);
         let fits = made.payload_bytes <= self.stage_terms().state_bytes;
-        if !near || !fits || open.stage_of(&from) != Some(self.config.stage) || open.commitment(&from).is_some() {
+        if !near
+            || !fits
+            || !open.folds(&self.id)
+            || open.stage_of(&from) != Some(self.config.stage)
+            || open.commitment(&from).is_some()
+        {
             return;
         }
         if self.announced.round != made.round {
             self.announced = Announced { round: made.round, made: BTreeMap::new() };
         }
-        self.announced.made.entry(from).or_insert((made.payload, made.payload_bytes));
-        self.needs_changed = true;
+        if let Entry::Vacant(first) = self.announced.made.entry(from) {
+            first.insert((made.payload, made.payload_bytes));
+            self.fetches.add_need(made.payload, Need { bytes: made.payload_bytes, providers: vec![from] }, now);
+        }
     }
 
     /// Gives up what was announced for rounds that are over, unless it is in a block.

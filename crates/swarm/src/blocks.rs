@@ -11,9 +11,11 @@
 //! durable before anything follows from it. Liveness: a request that is not answered goes to another peer. Whoever answers
 //! without use comes last in the next choice, so a liar delays, it does not stop.
 //!
+//! Among many members a new block is passed on from one to the next instead (`spreading.rs`), and a height is announced to a few.
+//!
 //! What it does not do: it keeps all blocks in memory, since a peer that joins replays the ledger from the first block.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::{Applied, BlockError, CommittedSet};
@@ -21,7 +23,10 @@ use wire::message::BLOCKS_PER_ANSWER_MAX;
 use wire::{Action, Block, Hash, Message, PROTOCOL_VERSION, PeerId, RoundTime, RunId, Signable, VerifiedBlock};
 
 use crate::backoff::Backoff;
-use crate::limits::{BLOCKS_AHEAD_MAX, BLOCKS_ANSWER_BYTES_MAX, STATE_ROUNDS_MAX};
+use crate::limits::{
+    ANNOUNCE_DELAYS, ANNOUNCED_TO_MAX, BLOCKS_AHEAD_MAX, BLOCKS_ANSWER_BYTES_MAX, EXCHANGE_MAX,
+    PAYLOADS_LOOKED_FOR_MAX, STATE_ROUNDS_MAX,
+};
 use crate::{Event, FaultKind, Output, Peer, Record, Time};
 
 /// The chain and what is on its way to it.
@@ -29,8 +34,8 @@ use crate::{Event, FaultKind, Output, Peer, Record, Time};
 pub(crate) struct Chain {
     /// All blocks applied, by height.
     pub(crate) blocks: Vec<Block>,
-    /// Blocks that arrived before their predecessors, and who sent them.
-    ahead: BTreeMap<u64, (PeerId, Block)>,
+    /// Blocks that arrived before their predecessors, who sent them, and how far to pass them on.
+    ahead: BTreeMap<u64, (PeerId, Block, u32)>,
     /// Whom blocks were asked of, and when to ask another.
     asked: Option<(PeerId, Time)>,
     backoff: Backoff,
@@ -117,24 +122,25 @@ impl Peer {
             self.chain.asked = None;
             self.links.note_answer(from, !blocks.is_empty());
         }
-        self.on_blocks(from, blocks, now, out);
+        self.on_blocks(from, blocks.into_iter().map(|block| (block, 0)).collect(), now, out);
     }
 
-    /// Takes blocks: those that come next are applied, those that come later are kept for a while.
-    pub(crate) fn on_blocks(&mut self, from: PeerId, blocks: Vec<Block>, now: Time, out: &mut Vec<Output>) {
+    /// Takes blocks, each with the number of members up to which to pass it on: those that come next are applied, those that come later are
+    /// kept for a while.
+    pub(crate) fn on_blocks(&mut self, from: PeerId, blocks: Vec<(Block, u32)>, now: Time, out: &mut Vec<Output>) {
         let before = self.ledger.height();
-        for block in blocks {
+        for (block, reach) in blocks {
             let height = block.header.body.height;
             if height < self.ledger.height() {
                 self.compare_with_own(&block, now, out);
             } else if height > self.ledger.height() {
-                self.keep_ahead(from, block);
-            } else if !self.take_block(from, block, now, out) {
+                self.keep_ahead(from, block, reach);
+            } else if !self.take_block(from, block, reach, now, out) {
                 break;
             }
         }
-        while let Some((sender, block)) = self.chain.ahead.remove(&self.ledger.height()) {
-            self.take_block(sender, block, now, out);
+        while let Some((sender, block, reach)) = self.chain.ahead.remove(&self.ledger.height()) {
+            self.take_block(sender, block, reach, now, out);
         }
         let height = self.ledger.height();
         self.chain.ahead.retain(|ahead, _| *ahead > height);
@@ -158,17 +164,22 @@ impl Peer {
         out.push(Output::Send { to, message: Message::BlocksWanted { from_height } });
     }
 
-    /// Tells neighbours the own height when it grew, at most once per retry delay.
+    /// Tells neighbours the own height when it grew, at most once per retry delay; among many members, who pass blocks on, a few of them and
+    /// less often.
     pub(crate) fn announce(&mut self, now: Time, out: &mut Vec<Output>) {
         let height = self.ledger.height();
+        let many = self.ledger.round().is_some_and(|open| open.members.len() > EXCHANGE_MAX + 1);
         match self.chain.announce_at {
             Some(at) if at <= now => {
                 self.chain.announce_at = None;
-                for peer in self.links.take_untold(height) {
+                for peer in self.links.take_untold(height, if many { ANNOUNCED_TO_MAX } else { usize::MAX }) {
                     self.greet(peer, out);
                 }
             }
-            None if self.links.any_untold(height) => self.chain.announce_at = Some(now.after(self.pace.first_us())),
+            None if self.links.any_untold(height) => {
+                let delay_us = self.pace.first_us().saturating_mul(if many { ANNOUNCE_DELAYS } else { 1 });
+                self.chain.announce_at = Some(now.after(delay_us));
+            }
             Some(_) | None => {}
         }
     }
@@ -176,7 +187,7 @@ impl Peer {
     /// Adds a checked block that fits, makes it durable, and draws the conclusions.
     pub(crate) fn adopt(&mut self, block: VerifiedBlock, now: Time, out: &mut Vec<Output>) -> Result<(), BlockError> {
         let oldest = self.ledger.recent().next().cloned();
-        let applied = self.ledger.apply_verified(&block)?;
+        let applied = self.config.checked.apply(&mut self.ledger, &block)?;
         let block = block.into_block();
         out.push(Output::Persist(Record::Block(block.clone())));
         out.push(Output::Event(Event::BlockApplied { height: self.ledger.height() }));
@@ -202,11 +213,13 @@ impl Peer {
         Ok(())
     }
 
-    fn take_block(&mut self, from: PeerId, block: Block, now: Time, out: &mut Vec<Output>) -> bool {
+    fn take_block(&mut self, from: PeerId, block: Block, reach: u32, now: Time, out: &mut Vec<Output>) -> bool {
         let (height, digest) = (block.header.body.height, block.header.body.digest());
-        let checked = self.config.checked.verify(block).map_err(BlockError::from);
+        // Clones share their transactions.
+        let checked = self.config.checked.verify(block.clone()).map_err(BlockError::from);
         let Err(error) = checked.and_then(|block| self.adopt(block, now, out)) else {
             self.links.raise_height(from, height.saturating_add(1));
+            self.pass_on(&block, reach, out);
             return true;
         };
         let kind = match error {
@@ -220,12 +233,12 @@ impl Peer {
         false
     }
 
-    fn keep_ahead(&mut self, from: PeerId, block: Block) {
+    fn keep_ahead(&mut self, from: PeerId, block: Block, reach: u32) {
         let height = block.header.body.height;
         self.links.raise_height(from, height.saturating_add(1));
         let near = height - self.ledger.height() <= BLOCKS_AHEAD_MAX as u64;
         if near && self.ledger.is_validator(&block.header.signer) {
-            self.chain.ahead.entry(height).or_insert((from, block));
+            self.chain.ahead.entry(height).or_insert((from, block, reach));
         }
     }
 
@@ -253,8 +266,8 @@ impl Peer {
     fn tell_rounds(&mut self, applied: &Applied, out: &mut Vec<Output>) {
         let was_member = self.member;
         if let Some(set) = &applied.closed {
-            let own_committed = set.entries.iter().any(|entry| entry.peer == self.id);
-            out.push(Output::Event(Event::RoundClosed { committed: (**set).clone(), own_committed }));
+            let own_committed = set.has_entry_of(self.config.stage, &self.id);
+            out.push(Output::Event(Event::RoundClosed { committed: Arc::clone(set), own_committed }));
         }
         if let (Some(round), Some(open)) = (applied.opened, self.ledger.round()) {
             self.member = open.is_member(&self.id);
@@ -282,8 +295,10 @@ impl Peer {
 
     /// Gives up payloads of the round that the ledger no longer lists, and states that nobody needs to join from.
     fn forget_old(&mut self, dropped: Option<Arc<CommittedSet>>, closed: u64, out: &mut Vec<Output>) {
-        let mut hashes: Vec<Hash> =
-            dropped.iter().flat_map(|set| set.entries.iter()).map(|entry| entry.payload).collect();
+        let all = dropped.iter().flat_map(|set| set.entries.iter()).map(|entry| entry.payload);
+        // Of many payloads most peers have none.
+        let many = dropped.as_ref().is_some_and(|set| set.entries.len() > PAYLOADS_LOOKED_FOR_MAX);
+        let mut hashes: Vec<Hash> = all.filter(|payload| !many || self.fetches.holds(payload)).collect();
         let state_of = |round: u64| self.ledger.state_root(self.config.stage, round);
         hashes.extend(closed.checked_sub(STATE_ROUNDS_MAX).and_then(state_of));
         self.forget_unless_kept(hashes, out);
@@ -296,12 +311,14 @@ impl Peer {
         }
         let round = self.ledger.round().map_or(0, |open| open.round);
         let state_of = |round: u64| self.ledger.state_root(self.config.stage, round);
-        let states = (round.saturating_sub(STATE_ROUNDS_MAX)..=round).filter_map(state_of);
-        let committed = self.ledger.recent().flat_map(|set| set.entries.iter()).map(|entry| entry.payload);
-        let open = self.ledger.round().into_iter().flat_map(|open| open.commitments()).map(|entry| entry.payload);
-        let own = self.model.map(|model| model.state_root);
-        let kept: BTreeSet<Hash> = states.chain(committed).chain(open).chain(own).collect();
-        hashes.retain(|hash| !kept.contains(hash));
+        let states: Vec<Hash> = (round.saturating_sub(STATE_ROUNDS_MAX)..=round)
+            .filter_map(state_of)
+            .chain(self.model.map(|model| model.state_root))
+            .collect();
+        let is_open = |hash: &Hash| {
+            self.ledger.round().is_some_and(|open| open.commitments().any(|entry| entry.payload == *hash))
+        };
+        hashes.retain(|hash| !states.contains(hash) && !self.ledger.lists_payload(hash) && !is_open(hash));
         if !hashes.is_empty() {
             self.fetches.forget(&hashes);
             out.push(Output::Forget { hashes });

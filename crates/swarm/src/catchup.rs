@@ -9,12 +9,15 @@
 //! could not be got from anybody, so that a slow transfer is not restarted with every round. A state that nobody gives, since all who had it
 //! moved to other stages, is replayed after all.
 //!
+//! Where a round has so many payloads that a state is fewer bytes, and a committee folds them ([`RoundOpen::folds`]), the others wait for its
+//! word and fetch the state. When it does not come they fold, too.
+//!
 //! Safety: a replayed state is compared with the canonical root as soon as there is one, and a fetched one is named by it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::CommittedSet;
+use ledger::{CommittedSet, RoundOpen};
 use wire::{Hash, PeerId, StageTerms};
 
 use crate::fetches::Need;
@@ -89,9 +92,16 @@ impl Peer {
         let snapshot = self.ledger.newest_state(self.config.stage).filter(|(round, _)| *round > from);
         let nobody_has_it = snapshot.is_some_and(|(_, state_root)| self.unavailable == Some(state_root));
         let chosen = match (self.replay_bytes(from, target), snapshot) {
+            (Some(bytes), _) if self.model.is_some() && from + 1 == target => {
+                if snapshot.is_none() && self.waits_for_committee(bytes) {
+                    self.waits = true;
+                    return Plan::Rest;
+                }
+                let left = snapshot.filter(|_| self.leaves_folding_to_others(bytes) && !nobody_has_it);
+                left.map(|(round, state_root)| ModelPoint { round, state_root })
+            }
             (Some(_), None) => None,
             (Some(_), _) if nobody_has_it => None,
-            (Some(_), _) if self.model.is_some() && from + 1 == target => None,
             (Some(bytes), Some(_)) if bytes < self.stage_terms().state_bytes => None,
             (_, Some((round, state_root))) => Some(ModelPoint { round, state_root }),
             (None, None) => return Plan::Rest,
@@ -106,18 +116,71 @@ impl Peer {
         }
     }
 
+    /// Whether others fold the payloads of the round before the open one, `bytes` of them, and fetching what they get is cheaper.
+    fn leaves_folding_to_others(&self, bytes: u64) -> bool {
+        let drawn = |open: &RoundOpen| open.has_committee(self.config.stage) && !open.is_in_committee(&self.id);
+        self.ordering.is_none() && bytes > self.stage_terms().state_bytes && self.ledger.round().is_some_and(drawn)
+    }
+
+    /// Whether others fold those payloads and have time left to say what they got.
+    fn waits_for_committee(&self, bytes: u64) -> bool {
+        self.leaves_folding_to_others(bytes) && self.committee_until().is_some_and(|until| self.clock < until)
+    }
+
+    /// Until when a committee's word on the open round is waited for.
+    fn committee_until(&self) -> Option<Time> {
+        self.ledger.round().map(|open| Time::from_micros(open.committee_until_us()))
+    }
+
+    /// Who gives this peer the state that the open round starts from, where a committee says which that is.
+    fn giver_of(&self, point: &ModelPoint) -> Option<PeerId> {
+        let open = self.ledger.round().filter(|open| open.round == point.round)?;
+        if open.has_committee(self.config.stage) { open.giver(&self.id) } else { None }
+    }
+
+    /// Whether that one does not have it yet, as far as is known, and is still waited for.
+    fn waits_for_giver(&self, point: &ModelPoint) -> bool {
+        let (Some(open), Some(giver)) = (self.ledger.round(), self.giver_of(point)) else { return false };
+        open.attestation(&giver) != Some(point.state_root)
+            && self.committee_until().is_some_and(|until| self.clock < until)
+    }
+
+    /// When to fold, or to fetch a state, without those who are waited for.
+    pub(crate) fn next_fold(&self) -> Option<Time> {
+        let open = self.ledger.round()?;
+        if self.load.is_some_and(|load| self.waits_for_giver(&load)) {
+            return self.committee_until();
+        }
+        let waits = open.state_root_of(self.config.stage).is_none()
+            && self.model.is_some_and(|model| model.round + 1 == open.round);
+        let bytes = || self.replay_bytes(open.round.saturating_sub(1), open.round);
+        let is_left = waits
+            && open.has_committee(self.config.stage)
+            && bytes().is_some_and(|bytes| self.waits_for_committee(bytes));
+        self.committee_until().filter(|_| is_left)
+    }
+
     /// Bytes of all payloads of the rounds from `from` until `target`; `None` when one is no longer listed.
     fn replay_bytes(&self, from: u64, target: u64) -> Option<u64> {
-        (from..target).try_fold(0_u64, |bytes, round| {
-            let set = self.ledger.committed(round)?;
-            let needed = set.entries.iter().filter(|entry| self.needs_stage(entry.stage));
-            Some(needed.fold(bytes, |bytes, entry| bytes.saturating_add(entry.payload_bytes)))
-        })
+        (from..target).try_fold(0_u64, |bytes, round| Some(bytes.saturating_add(self.payload_bytes(round)?)))
+    }
+
+    /// Bytes of all payloads of a closed round that this peer needs; none when it is no longer listed. The newest answer is kept: the question
+    /// comes with every input while the payloads are on the way.
+    fn payload_bytes(&self, round: u64) -> Option<u64> {
+        if let Some((_, bytes)) = self.payload_bytes.get().filter(|(of, _)| *of == round) {
+            return Some(bytes);
+        }
+        let set = self.ledger.committed(round)?;
+        let needed = set.entries.iter().filter(|entry| self.needs_stage(entry.stage));
+        let bytes = needed.fold(0_u64, |bytes, entry| bytes.saturating_add(entry.payload_bytes));
+        self.payload_bytes.set(Some((round, bytes)));
+        Some(bytes)
     }
 
     /// The newest closed round, among those listed, in whose set an own payload is.
     pub(crate) fn own_committed_round(&self) -> Option<u64> {
-        let mine = |set: &&Arc<CommittedSet>| set.entries.iter().any(|entry| entry.peer == self.id);
+        let mine = |set: &&Arc<CommittedSet>| set.has_entry_of(self.config.stage, &self.id);
         self.ledger.recent().rev().find(mine).map(|set| set.round)
     }
 
@@ -140,8 +203,8 @@ impl Peer {
             Plan::Step(set) => {
                 let mut needed = set.entries.iter().filter(|entry| self.needs_stage(entry.stage));
                 let ready = needed.all(|entry| self.fetches.holds(&entry.payload));
-                let own_committed = set.entries.iter().any(|entry| entry.peer == self.id);
-                ready.then(|| Job::OuterStep { round: set.round, committed: (**set).clone(), own_committed })
+                let own_committed = set.has_entry_of(self.config.stage, &self.id);
+                ready.then(|| Job::OuterStep { round: set.round, committed: Arc::clone(set), own_committed })
             }
         }
     }
@@ -149,12 +212,14 @@ impl Peer {
     /// Makes the wanted blobs those that the plan needs, those that the open round will need, and, for a validator, those
     /// of the commitments that wait for a block.
     pub(crate) fn update_needs(&mut self, plan: &Plan, now: Time) {
-        if !std::mem::take(&mut self.needs_changed) {
+        let waited = self.waits && self.committee_until().is_none_or(|until| now >= until);
+        if !std::mem::take(&mut self.needs_changed) && !waited {
             return;
         }
+        self.waits &= !waited;
         let mut needs = BTreeMap::new();
         match plan {
-            Plan::Load(point) if point.round > 0 => {
+            Plan::Load(point) if point.round > 0 && !self.waits_for_giver(point) => {
                 let bytes = self.stage_terms().state_bytes;
                 needs.insert(point.state_root, Need { bytes, providers: self.state_providers(point) });
             }
@@ -164,10 +229,12 @@ impl Peer {
                     self.need_payloads(next, &mut needs);
                 }
             }
-            Plan::Load(_) | Plan::Work { .. } | Plan::Rest => {}
+            Plan::Load(point) => self.waits |= point.round > 0,
+            Plan::Work { .. } | Plan::Rest => {}
         }
         let near = !self.paused && self.model.is_some_and(|model| model.round + 1 >= self.target_round());
-        if let Some(open) = self.ledger.round().filter(|_| near) {
+        let folds = |open: &&RoundOpen| self.ordering.is_some() || open.folds(&self.id);
+        if let Some(open) = self.ledger.round().filter(|_| near).filter(folds) {
             for entry in open.commitments().filter(|entry| self.needs_stage(entry.stage)) {
                 let need = Need { bytes: entry.payload_bytes, providers: self.payload_providers(entry.peer) };
                 needs.insert(entry.payload, need);
@@ -202,23 +269,33 @@ impl Peer {
         let mut providers = vec![peer];
         let others = self.ledger.charter().validators.iter().filter(|validator| **validator != peer);
         providers.extend(others.filter(|validator| self.may_give(validator)));
-        // Who is gone may be found out only after a while.
-        providers.sort_by_key(|provider| !self.links.is_up(*provider));
+        // Who is gone may be found out only after a while. Among many hardly anybody is connected, and a validator could not give them all.
+        if self.many_members().is_none() {
+            providers.sort_by_key(|provider| !self.links.is_up(*provider));
+        }
         providers.truncate(PROVIDERS_MAX);
         providers
     }
 
     /// A canonical state is held by who attested it or worked from it; the beacon-free hash order spreads the load.
     fn state_providers(&self, point: &ModelPoint) -> Vec<PeerId> {
+        let giver = self.giver_of(point);
         let mut providers: Vec<PeerId> = match self.ledger.committed(point.round) {
+            // Of many members each is given it by one, and where that one is gone by the committee.
+            None if giver.is_some() => self.ledger.round().map_or_else(Vec::new, |open| {
+                let has = |peer: &PeerId| open.attestation(peer) == Some(point.state_root);
+                let committee = open.committee(self.config.stage).copied();
+                giver.into_iter().chain(committee).filter(has).collect()
+            }),
             Some(set) => set.entries_of(self.config.stage).iter().map(|entry| entry.peer).collect(),
             None => self.ledger.round().map_or_else(Vec::new, |open| {
                 let agrees = |peer: &&PeerId| open.attestation(peer) == Some(point.state_root);
                 open.members_of(self.config.stage).filter(agrees).copied().collect()
             }),
         };
-        providers
-            .sort_by_key(|peer| Hash::derive("cairn v1 provider order", &[&self.id.0, &peer.0, &point.state_root.0]));
+        let order =
+            |peer: &PeerId| Hash::derive("cairn v1 provider order", &[&self.id.0, &peer.0, &point.state_root.0]);
+        providers.sort_by_cached_key(|peer| (Some(*peer) != giver, order(peer)));
         providers.truncate(PROVIDERS_MAX - 1);
         let validators = self.ledger.charter().validators.iter();
         let validator =

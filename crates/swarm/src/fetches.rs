@@ -80,6 +80,14 @@ impl Fetches {
         }
     }
 
+    /// Adds a wanted blob, unless it is here, until the next [`Fetches::set_needs`].
+    pub(crate) fn add_need(&mut self, hash: Hash, need: Need, now: Time) {
+        if !self.held.contains(&hash) {
+            let (asked, failed, backoff) = (Vec::new(), BTreeSet::new(), Backoff::default());
+            self.wants.entry(hash).or_insert(Want { need, asked, failed, backoff, at: now });
+        }
+    }
+
     /// Notes that a provider failed; when it was the last one asked, the blob is asked for again later. Returns how often
     /// all providers failed.
     pub(crate) fn provider_failed(&mut self, hash: Hash, from: PeerId, now: Time) -> u32 {

@@ -4,6 +4,8 @@
 //! restart or a failure with equal content and another [`JobId`]; the shell then answers from what it stored, or computes
 //! again and gets the same bytes, since every job is a pure function of the peer's stored state.
 
+use std::sync::Arc;
+
 use ledger::CommittedSet;
 use wire::{Hash, UnitId};
 
@@ -69,7 +71,7 @@ pub enum Job {
         /// The round that closed.
         round: u64,
         /// Its payloads, in the order in which they are applied.
-        committed: CommittedSet,
+        committed: Arc<CommittedSet>,
         /// Whether an own payload is in the set: then the pending residual becomes the residual. Otherwise the pending
         /// residual plus the unsent payload does: nothing that was trained is lost.
         own_committed: bool,

@@ -25,6 +25,7 @@ mod output;
 mod peer;
 mod rounds;
 mod split;
+mod spreading;
 mod stages;
 mod time;
 

@@ -2,7 +2,7 @@
 //!
 //! A peer dials the validators and up to [`NEIGHBOURS_MAX`] others, drawn by a hash of both ids, so that the graph is random
 //! but repeatable. In a run of several stages it also dials its neighbours in the pipeline, as long as they are that; in one of a single stage
-//! up to [`EXCHANGE_MAX`] members of the round, so that payloads come from those who made them and not all from a validator. Of two peers that
+//! the members of the round, so that payloads come from those who made them and not all from a validator, or up to [`EXCHANGE_MAX`] of many. Of two peers that
 //! know each other, the one with the smaller id dials at once and the other only after the first retry delay; a validator is dialled by
 //! the others. A lost connection is dialled again for ever, with backoff.
 
@@ -43,6 +43,10 @@ pub(crate) struct Links {
     validators: Vec<PeerId>,
     links: BTreeMap<PeerId, Link>,
     pace: Pace,
+    /// No link is due to be dialled before this, as far as looked; a validator among many has many, and is asked with every input.
+    dials_from: Time,
+    /// No other end has more blocks than this.
+    tallest: u64,
 }
 
 impl Links {
@@ -50,7 +54,7 @@ impl Links {
     pub(crate) fn new(own: PeerId, validators: &[PeerId], known: &[PeerId], pace: Pace, now: Time) -> Self {
         let mut others: Vec<PeerId> =
             known.iter().copied().filter(|peer| *peer != own && !validators.contains(peer)).collect();
-        others.sort_by_key(|peer| Hash::derive("cairn v1 neighbour", &[&own.0, &peer.0]));
+        others.sort_by_cached_key(|peer| Hash::derive("cairn v1 neighbour", &[&own.0, &peer.0]));
         others.dedup();
         others.truncate(NEIGHBOURS_MAX);
         let is_validator = validators.contains(&own);
@@ -60,11 +64,12 @@ impl Links {
             let dial = if at_once { now } else { now.after(pace.first_us()) };
             links.insert(*peer, Link { dial: Some(dial), ..Link::default() });
         }
-        Self { validators: validators.to_vec(), links, pace }
+        Self { validators: validators.to_vec(), links, pace, dials_from: now, tallest: 0 }
     }
 
     /// Notes a connection. False when it is refused: the peer is barred, or there are too many.
     pub(crate) fn connected(&mut self, peer: PeerId, now: Time) -> bool {
+        self.dials_from = Time::default();
         if !self.links.contains_key(&peer) && self.links.len() >= LINKS_MAX {
             self.links.retain(|_, link| link.up || link.dial.is_some());
             if self.links.len() >= LINKS_MAX {
@@ -81,6 +86,7 @@ impl Links {
 
     /// Notes that a connection is gone, and plans to dial it again if it is one to be dialled.
     pub(crate) fn disconnected(&mut self, peer: PeerId, now: Time) {
+        self.dials_from = Time::default();
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.up = false;
         if link.dial.is_some() {
@@ -91,19 +97,23 @@ impl Links {
         }
     }
 
-    /// Seeks members of a round, whose payloads are needed: all, or a few that are drawn by a hash of both ids.
+    /// Seeks members of a round, given in ascending order, whose payloads are needed: all, or those that follow this peer at distances of 1, 2,
+    /// 4 and so on. With these links news and blobs reach everybody in few steps, however many there are.
     pub(crate) fn seek_members(&mut self, own: PeerId, members: &[PeerId], now: Time) {
-        let mut others: Vec<PeerId> = members.iter().copied().filter(|peer| *peer != own).collect();
-        if others.len() > EXCHANGE_MAX {
-            others.sort_by_cached_key(|peer| Hash::derive("cairn v1 neighbour", &[&own.0, &peer.0]));
-            others.truncate(EXCHANGE_MAX);
-        }
+        let place = members.partition_point(|peer| *peer < own);
+        let others: Vec<PeerId> = if members.len() <= EXCHANGE_MAX + 1 {
+            members.iter().copied().filter(|peer| *peer != own).collect()
+        } else {
+            let distances = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|distance| *distance < members.len());
+            distances.take(EXCHANGE_MAX).map(|distance| members[(place + distance) % members.len()]).collect()
+        };
         self.seek(&others, now);
     }
 
     /// Makes these the neighbours in the pipeline, which are dialled besides those that always are. Who is no longer one is not dialled
     /// again.
     pub(crate) fn seek(&mut self, neighbours: &[PeerId], now: Time) {
+        self.dials_from = Time::default();
         for (_, link) in self.links.iter_mut().filter(|(peer, link)| link.sought && !neighbours.contains(peer)) {
             (link.sought, link.dial) = (false, None);
         }
@@ -121,23 +131,29 @@ impl Links {
 
     /// Dials what is due. A dial that is not answered is due again after the retry delay.
     pub(crate) fn dial_due(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.dials_from {
+            return;
+        }
         for (peer, link) in &mut self.links {
             if !link.up && link.dial.is_some_and(|at| at <= now) {
                 link.dial = Some(now.after(link.backoff.next_us(&self.pace)));
                 out.push(Output::Connect(*peer));
             }
         }
+        let due = self.links.values().filter(|link| !link.up).filter_map(|link| link.dial).min();
+        self.dials_from = due.unwrap_or(Time::MAX);
     }
 
-    /// When the next dial is due.
+    /// When the next dial is due; too early when links changed since the last were dialled.
     pub(crate) fn next_dial(&self) -> Option<Time> {
-        self.links.values().filter(|link| !link.up).filter_map(|link| link.dial).min()
+        (self.dials_from < Time::MAX).then_some(self.dials_from)
     }
 
     /// Notes the other end's height, as it says or as its blocks show.
     pub(crate) fn note_height(&mut self, peer: PeerId, height: u64) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.height = height;
+            self.tallest = self.tallest.max(height);
         }
     }
 
@@ -145,6 +161,7 @@ impl Links {
     pub(crate) fn raise_height(&mut self, peer: PeerId, height: u64) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.height = link.height.max(height);
+            self.tallest = self.tallest.max(height);
         }
     }
 
@@ -176,6 +193,7 @@ impl Links {
 
     /// Bars a peer for the longest retry delay.
     pub(crate) fn bar(&mut self, peer: PeerId, now: Time) {
+        self.dials_from = Time::default();
         if let Some(link) = self.links.get_mut(&peer) {
             link.up = false;
             link.barred_until = now.after(self.pace.max_us());
@@ -212,22 +230,30 @@ impl Links {
 
     /// The best peer to ask for blocks from `height` on: fewest useless answers, then a validator, then the highest.
     pub(crate) fn best_source(&self, height: u64) -> Option<PeerId> {
+        if self.tallest <= height {
+            return None;
+        }
         let ahead = self.links.iter().filter(|(_, link)| link.up && link.height > height);
         ahead
             .min_by_key(|(peer, link)| (link.unanswered, !self.validators.contains(peer), u64::MAX - link.height))
             .map(|(peer, _)| *peer)
     }
 
-    /// The connected peers that are neither known to have `height` blocks nor told of it; notes that they are told now.
-    pub(crate) fn take_untold(&mut self, height: u64) -> Vec<PeerId> {
+    /// The connected peers that are neither known to have `height` blocks nor told of it, at most so many; notes that they are told now.
+    pub(crate) fn take_untold(&mut self, height: u64, most: usize) -> Vec<PeerId> {
         let untold =
             self.links.iter_mut().filter(|(_, link)| link.up && link.height < height && link.told_height < height);
-        untold
-            .map(|(peer, link)| {
-                link.told_height = height;
-                *peer
-            })
-            .collect()
+        // Whom nobody told for longest comes first.
+        let mut untold: Vec<(&PeerId, &mut Link)> = untold.collect();
+        if untold.len() > most {
+            untold.sort_by_key(|(_, link)| link.told_height);
+            untold.truncate(most);
+        }
+        let told = untold.into_iter().map(|(peer, link)| {
+            link.told_height = height;
+            *peer
+        });
+        told.collect()
     }
 
     /// Whether [`Links::take_untold`] would name somebody.
@@ -273,7 +299,9 @@ mod tests {
         let many: Vec<PeerId> = (1..=100).map(id).collect();
         let mut links = Links::new(own, &[], &[], Pace::new(100, 1_000, own), now);
         links.seek_members(own, &many, now);
-        let chosen = dialled(&mut links, now);
-        assert!(chosen.len() == EXCHANGE_MAX && !chosen.contains(&own), "{chosen:?}");
+        assert_eq!(dialled(&mut links, now), [2, 3, 5, 9, 17, 33, 65].map(id).into());
+        let mut links = Links::new(id(98), &[], &[], Pace::new(100, 1_000, own), now);
+        links.seek_members(id(98), &many, now);
+        assert_eq!(dialled(&mut links, now), [99, 100, 2, 6, 14, 30, 62].map(id).into(), "round the end");
     }
 }

@@ -4,7 +4,7 @@
 //! Byzantine-fault-tolerant engine takes its place when there are several.
 //!
 //! Message sequence: `Submit` → signatures and rules are checked → a commitment's payload is fetched from its peer → at most
-//! every `block_interval_us`, and at a round's deadline, a block is proposed → it is made durable → it is sent.
+//! every `block_interval_us` (longer among many, who all get every block), and at a round's deadline, a block is proposed → it is made durable → it is sent.
 //!
 //! Where the charter splits the weights, payloads of other stages are not fetched; members of their stages hold them (`split.rs`).
 //!
@@ -20,13 +20,16 @@ use std::collections::BTreeMap;
 
 use ledger::{Ledger, Rejection, RoundOpen};
 use wire::{
-    Action, Block, Commitment, Hash, Message, PeerId, RoundTime, Signable, Signed, Transaction, Verified, VerifiedBlock,
+    Action, Block, Commitment, Hash, PeerId, RoundTime, Signable, Signed, Transaction, Verified, VerifiedBlock,
 };
 
 use crate::fetches::Need;
 use crate::limits::{PAYLOAD_FETCHES_MAX, POOL_MAX, POOL_PER_SIGNER_MAX};
 use crate::split::stage_of;
 use crate::{FaultKind, HaltReason, Output, Peer, Time};
+
+/// So many members, and each further ones, add an interval between blocks.
+const MEMBERS_PER_INTERVAL: usize = 64;
 
 /// What a validator holds for the next blocks.
 #[derive(Debug, Default)]
@@ -68,6 +71,16 @@ impl Waiting {
             Action::Commit(commitment) => Some((commitment.payload, commitment.payload_bytes)),
             Action::Join { .. } | Action::Leave { .. } | Action::Attest(_) => None,
         }
+    }
+
+    /// Its payload, as something to be fetched.
+    fn need(&self) -> Option<(Hash, Need)> {
+        let (payload, bytes) = self.payload()?;
+        let mut providers = vec![self.transaction.signer];
+        if self.from != self.transaction.signer {
+            providers.push(self.from);
+        }
+        Some((payload, Need { bytes, providers }))
     }
 
     /// The stage of a commitment.
@@ -117,12 +130,8 @@ impl Ordering {
     /// Adds the payloads that commitments wait for, of the stages whose payloads this peer may hold.
     pub(crate) fn add_needs(&self, may_hold: impl Fn(u16) -> bool, needs: &mut BTreeMap<Hash, Need>) {
         for waiting in self.pool.values().filter(|waiting| waiting.stage().is_some_and(&may_hold)) {
-            if let Some((payload, bytes)) = waiting.payload() {
-                let mut providers = vec![waiting.transaction.signer];
-                if waiting.from != waiting.transaction.signer {
-                    providers.push(waiting.from);
-                }
-                needs.entry(payload).or_insert(Need { bytes, providers });
+            if let Some((payload, need)) = waiting.need() {
+                needs.entry(payload).or_insert(need);
             }
         }
     }
@@ -319,8 +328,14 @@ impl Peer {
         ordering.arrivals += 1;
         ordering.ready = true;
         let key = pool_key(&transaction, digest);
-        ordering.pool.insert(key, Waiting { transaction, arrival, from, vouched_for, asks: 0 });
-        self.needs_changed = true;
+        let waiting = Waiting { transaction, arrival, from, vouched_for, asks: 0 };
+        let need = waiting.need().filter(|_| waiting.stage().is_some_and(|stage| self.may_hold(stage)));
+        if let Some(ordering) = &mut self.ordering {
+            ordering.pool.insert(key, waiting);
+        }
+        if let Some((payload, need)) = need {
+            self.fetches.add_need(payload, need, now);
+        }
     }
 
     /// Whether a commitment is the same work as one that is in a block or waits for one: replicas of one stage, both without a residual,
@@ -387,6 +402,8 @@ impl Peer {
     /// Makes a block if it is time for one. True when it did.
     pub(crate) fn order(&mut self, now: Time, out: &mut Vec<Output>) -> bool {
         let opened_us = self.ledger.round().map_or(0, |open| open.opened_us);
+        let crowd =
+            self.ledger.round().map_or(0, |open| open.members.len()).div_ceil(MEMBERS_PER_INTERVAL).max(1) as u64;
         let Some(ordering) = &mut self.ordering else { return false };
         ordering.note_round(self.ledger.round().map(|open| open.round), now);
         let lasts_until = |at: u64| ordering.lasts_until(Time::from_micros(at), at.saturating_sub(opened_us));
@@ -396,7 +413,7 @@ impl Peer {
             return false;
         }
         ordering.ready = false;
-        ordering.not_before = now.after(self.config.block_interval_us);
+        ordering.not_before = now.after(self.config.block_interval_us.saturating_mul(crowd));
         let Some(ordering) = &self.ordering else { return false };
         let here = |waiting: &Waiting| match waiting.payload() {
             Some((payload, _)) => {
@@ -407,6 +424,7 @@ impl Peer {
         let candidates = ordering.candidates(here);
         let Some(block) = self.propose(now, candidates) else { return false };
         let height = block.header.body.height;
+        self.config.checked.remember(&block);
         if let Err(error) = self.adopt(VerifiedBlock::trusted(block.clone()), now, out) {
             self.ordering = None;
             self.halt(HaltReason::DamagedStore { height, reason: error.to_string() }, out);
@@ -443,19 +461,6 @@ impl Peer {
         let payloads = ordering.prune(&self.ledger);
         ordering.ready = true;
         self.forget_unless_kept(payloads, out);
-    }
-
-    /// Sends a new block to those that are level, and the new height to those that are not.
-    fn spread(&mut self, block: &Block, out: &mut Vec<Output>) {
-        let height = block.header.body.height;
-        for to in self.links.up().collect::<Vec<_>>() {
-            if self.links.height_of(to) >= height {
-                self.links.raise_height(to, height + 1);
-                out.push(Output::Send { to, message: Message::Block(block.clone()) });
-            } else {
-                self.greet(to, out);
-            }
-        }
     }
 }
 

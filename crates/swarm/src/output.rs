@@ -1,5 +1,7 @@
 //! What a peer wants done, and what it tells people.
 
+use std::sync::Arc;
+
 use ledger::CommittedSet;
 use wire::{Block, Hash, Message, PeerId, Signed, Transaction};
 
@@ -110,7 +112,7 @@ pub enum Event {
     /// A round closed.
     RoundClosed {
         /// Its payloads.
-        committed: CommittedSet,
+        committed: Arc<CommittedSet>,
         /// Whether an own payload is among them.
         own_committed: bool,
     },

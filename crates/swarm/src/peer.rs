@@ -3,7 +3,7 @@
 //! | part | file |
 //! |---|---|
 //! | connections | `links.rs` |
-//! | blocks, and catching up on them | `blocks.rs` |
+//! | blocks, and catching up on them | `blocks.rs`, `spreading.rs` |
 //! | joining, attesting, training, committing, applying | `rounds.rs` |
 //! | replay or snapshot, and which blobs that needs | `catchup.rs`, `fetches.rs` |
 //! | units that pass through the stages of a model | `stages.rs`, `pipeline.rs` |
@@ -14,6 +14,8 @@
 //!
 //! A peer may be dropped at any moment and made again from what it stored ([`Restored`]): nothing else is lost that it does
 //! not find again by itself.
+
+use std::cell::Cell;
 
 use ledger::Ledger;
 use wire::{Action, Block, Hash, Identity, Message, PeerId, RunId, VerifiedBlock};
@@ -100,6 +102,10 @@ pub struct Peer {
     pub(crate) load: Option<ModelPoint>,
     /// The state that nobody gave when it was asked for.
     pub(crate) unavailable: Option<Hash>,
+    /// Whether a committee's word on the open round, or its state from somebody, is waited for.
+    pub(crate) waits: bool,
+    /// Bytes of the payloads of the round that was asked about last.
+    pub(crate) payload_bytes: Cell<Option<(u64, u64)>>,
     /// The ordering duty of the charter's first validator.
     pub(crate) ordering: Option<Ordering>,
     /// Payloads of the own stage that are to have a second holder, where the weights are split.
@@ -118,7 +124,7 @@ pub struct Peer {
     told_behind: bool,
     damaged: Option<HaltReason>,
     started: bool,
-    clock: Time,
+    pub(crate) clock: Time,
 }
 
 impl Peer {
@@ -150,6 +156,8 @@ impl Peer {
             model: restored.model,
             load: None,
             unavailable: None,
+            waits: false,
+            payload_bytes: Cell::new(None),
             ordering: orders.then(Ordering::default),
             vouching: Vouching::default(),
             announced: Announced::default(),
@@ -234,6 +242,7 @@ impl Peer {
             (deadline(), TimeoutReason::RoundDeadline),
             (self.stages.as_ref().and_then(Stages::next_due), TimeoutReason::Stage),
             (self.seal_deadline(), TimeoutReason::Stage),
+            (self.next_fold(), TimeoutReason::Job),
         ];
         timeouts.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min()
     }
@@ -402,7 +411,8 @@ impl Peer {
                 self.on_hello(from, (version, run, height, open), now, out);
             }
             Message::Submit(transaction) => self.collect(from, transaction, now, out),
-            Message::Block(block) => self.on_blocks(from, vec![block], now, out),
+            Message::Block(block) => self.on_blocks(from, vec![(block, 0)], now, out),
+            Message::PassedBlock { block, reach } => self.on_blocks(from, vec![(block, reach)], now, out),
             Message::BlocksWanted { from_height } => self.on_blocks_wanted(from, from_height, out),
             Message::Blocks(blocks) => self.on_answer(from, blocks, now, out),
             Message::Charter(charter) if charter.body.run_id() == self.run => {}
@@ -411,7 +421,7 @@ impl Peer {
             Message::StageReply(reply) => self.feed_pipeline(PipelineInput::Reply { from, reply }, now, out),
             Message::StageRefusal(refusal) => self.feed_pipeline(PipelineInput::Refused { from, refusal }, now, out),
             Message::StageSealed(sealed) => self.note_sealed(from, sealed),
-            Message::PayloadMade(made) => self.note_made(from, made),
+            Message::PayloadMade(made) => self.note_made(from, made, now),
             // The shell knows addresses.
             Message::Addresses(_) => {}
         }
@@ -466,8 +476,10 @@ impl Peer {
                 break;
             }
         }
-        let others: Vec<PeerId> = self.links.up().filter(|peer| self.may_give(peer)).collect();
-        self.fetches.ask_due(&others, now, out);
+        if self.fetches.next_due().is_some_and(|at| at <= now) {
+            let others: Vec<PeerId> = self.links.up().filter(|peer| self.may_give(peer)).collect();
+            self.fetches.ask_due(&others, now, out);
+        }
         self.announce(now, out);
         self.tell_behind(out);
     }

@@ -117,10 +117,13 @@ impl Peer {
                 self.set_model(ModelPoint { round: stepped, state_root }, out);
                 self.drop_unsent(round, own_committed, out);
             }
-            (Job::LoadState { state_root, .. }, JobResult::Loaded { round: loaded, state_root: root })
-                if loaded == round && root == state_root =>
-            {
+            (
+                Job::LoadState { state_root, own_committed_round, .. },
+                JobResult::Loaded { round: loaded, state_root: root },
+            ) if loaded == round && root == state_root => {
                 self.set_model(ModelPoint { round, state_root }, out);
+                let made = self.jobs.own_payload.map(|(made, _)| made);
+                self.drop_unsent(round.saturating_sub(1), own_committed_round >= made, out);
             }
             (work, result) => {
                 let reason = format!("the result does not belong to the job: {work:?} gave {result:?}");
@@ -189,11 +192,14 @@ impl Peer {
     /// Joins, once the model is close enough to take part in the next round and the ledger is level with a validator's. Where the weights
     /// are split a newcomer joins before it has a model, since nobody gives it the state of a stage to which it is not bound.
     fn join(&mut self, now: Time, out: &mut Vec<Output>) {
+        if !self.takes_part() {
+            return;
+        }
         let target = self.target_round();
         let is_bound = self.ledger.account(&self.id).is_some();
         let ready = self.model.is_some_and(|model| model.round + 1 >= target) || self.is_split() && !is_bound;
         let waits = self.outbox.any(|action| matches!(action, Action::Join { .. }));
-        if !self.takes_part() || !ready || waits || self.ledger.finished() || !self.is_level() {
+        if !ready || waits || self.ledger.finished() || !self.is_level() {
             return;
         }
         let standing = self.ledger.account(&self.id).map_or_else(Default::default, |account| account.standing);

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Time(u64);
 
 impl Time {
+    /// The end of time.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The point `micros` microseconds after the origin.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

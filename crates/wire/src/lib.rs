@@ -19,6 +19,7 @@ pub mod receipt;
 pub mod stage;
 pub mod ticket;
 pub mod transaction;
+pub mod transactions;
 
 pub use charter::{Charter, NumericProfile, Release, ReleaseError, RunId, STAGES_MAX, StageTerms, run_root};
 pub use encoding::{DecodeError, Wire, decode, encode};
@@ -34,3 +35,4 @@ pub use ticket::{Ticket, TicketError};
 pub use transaction::{
     Action, Attestation, Block, BlockHeader, Commitment, LinkWish, LinkWishes, Transaction, VerifiedBlock,
 };
+pub use transactions::Transactions;

@@ -90,6 +90,13 @@ pub enum Message {
     Addresses(Vec<PeerAddress>),
     /// To members of the round: this payload is made.
     PayloadMade(PayloadMade),
+    /// A new block, to be passed on to some of those who follow the receiver among the members of the round.
+    PassedBlock {
+        /// The block.
+        block: Block,
+        /// How many of them, in ascending order of their ids and round the end, the receiver sees to.
+        reach: u32,
+    },
 }
 
 impl Wire for Message {
@@ -100,7 +107,7 @@ impl Wire for Message {
         match self {
             Self::Hello { .. } | Self::BlocksWanted { .. } | Self::StageRefusal(_) | Self::PayloadMade(_) => Ok(()),
             Self::Submit(transaction) => transaction.validate(),
-            Self::Block(block) => block.validate(),
+            Self::Block(block) | Self::PassedBlock { block, .. } => block.validate(),
             Self::Blocks(blocks) if blocks.len() > BLOCKS_PER_ANSWER_MAX => Err("at most 64 blocks in one answer"),
             Self::Blocks(blocks) => blocks.iter().try_for_each(Wire::validate),
             Self::Charter(charter) => charter.validate(),

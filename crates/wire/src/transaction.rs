@@ -15,6 +15,7 @@ use crate::hash::Hash;
 use crate::identity::{Domain, Signable, SignatureError, Signed};
 use crate::operator::OperatorCertificate;
 use crate::receipt::Receipt;
+use crate::transactions::Transactions;
 
 /// Most receipts in one commitment.
 pub const RECEIPTS_PER_COMMITMENT_MAX: usize = 64;
@@ -188,7 +189,7 @@ pub struct Block {
     /// The header, signed by a validator.
     pub header: Signed<BlockHeader>,
     /// The transactions.
-    pub transactions: Vec<Signed<Transaction>>,
+    pub transactions: Transactions,
 }
 
 impl Block {

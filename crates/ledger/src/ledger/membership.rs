@@ -183,20 +183,22 @@ impl State {
                 Standing::Leaving => self.accounts.entry(peer).standing = Standing::Out,
                 Standing::Member => {
                     let voter = before.is_some_and(|before| before.makes_voter(&peer, stage, round));
-                    members.push(Seat { peer, stage, voter });
+                    let drawn = before.is_some_and(|before| before.draws(&peer, stage, round));
+                    members.push(Seat { peer, stage, voter, drawn });
                 }
                 Standing::Joining => {
                     let account = self.accounts.entry(peer);
                     account.standing = Standing::Member;
                     account.missed = 0;
-                    members.push(Seat { peer, stage, voter: false });
+                    members.push(Seat { peer, stage, voter: false, drawn: false });
                 }
             }
         }
         self.joining = 0;
         let mut flat = Vec::with_capacity(members.len() * 35);
-        for Seat { peer, stage, voter } in &members {
-            flat.extend([&peer.0[..], &stage.to_le_bytes(), &[u8::from(*voter)]].concat());
+        for Seat { peer, stage, voter, drawn } in &members {
+            let roles = u8::from(*voter) | u8::from(*drawn) << 1;
+            flat.extend([&peer.0[..], &stage.to_le_bytes(), &[roles]].concat());
         }
         self.members_root = Hash::derive("cairn v1 members", &[&flat]);
         let units = if round < terms.charter.rounds { terms.charter.units_per_round } else { 0 };

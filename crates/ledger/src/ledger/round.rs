@@ -4,6 +4,7 @@ mod assignment;
 mod balance;
 pub(crate) mod boundaries;
 mod commitments;
+mod committee;
 mod speed;
 mod votes;
 
@@ -19,6 +20,8 @@ use commitments::{Commitments, Committed};
 use speed::Speed;
 
 pub use assignment::{UNITS_PER_MEMBER_MAX, assignment};
+pub use committee::COMMITTEE_SIZE;
+
 use assignment::{firsts, offset, units_assigned};
 use votes::Votes;
 
@@ -64,6 +67,11 @@ impl CommittedSet {
         Hash::derive("cairn v1 committed set", &[&bytes])
     }
 
+    /// Whether a payload of a peer is among those of a stage.
+    pub fn has_entry_of(&self, stage: u16, peer: &PeerId) -> bool {
+        self.entries.binary_search_by_key(&(stage, *peer), |entry| (entry.stage, entry.peer)).is_ok()
+    }
+
     /// The payloads of one stage, ordered by peer.
     pub fn entries_of(&self, stage: u16) -> &[Entry] {
         let first = self.entries.partition_point(|entry| entry.stage < stage);
@@ -77,6 +85,8 @@ impl CommittedSet {
 pub(crate) struct Slot {
     /// Whether its attestation counts: it was a member of this stage in the round before.
     pub(crate) voter: bool,
+    /// Whether it was drawn to fold the payloads of the round before.
+    pub(crate) drawn: bool,
     /// Whether it has said that it leaves.
     pub(crate) leaving: bool,
     /// The starting root that it attested.
@@ -116,6 +126,10 @@ pub struct RoundOpen {
     speeds: Vec<Speed>,
     /// The first unit of each member, and the end of the last one's, by place from where the beacon says; none when units go round.
     firsts: Option<Arc<[u32]>>,
+    /// Whether each member is drawn to fold this round's payloads.
+    folds: Arc<[bool]>,
+    /// Whether the votes of all voters count, since a committee let the deadline pass.
+    widened: bool,
     pub(crate) slots: Vec<Slot>,
     commitments: Commitments,
     /// Hash chain over the transactions of the blocks since it opened.
@@ -132,6 +146,7 @@ pub(crate) struct Seat {
     pub(crate) peer: PeerId,
     pub(crate) stage: u16,
     pub(crate) voter: bool,
+    pub(crate) drawn: bool,
 }
 
 /// What a round is opened with.
@@ -155,7 +170,8 @@ impl RoundOpen {
     pub(crate) fn new(opening: Opening) -> Self {
         let Opening { run, round, beacon, opened_us, deadline_us, state_roots, coarser, units, members: seats, speeds } =
             opening;
-        let slots: Vec<Slot> = seats.iter().map(|seat| Slot { voter: seat.voter, ..Slot::default() }).collect();
+        let slot = |seat: &Seat| Slot { voter: seat.voter, drawn: seat.drawn, ..Slot::default() };
+        let slots: Vec<Slot> = seats.iter().map(slot).collect();
         let members: Arc<[PeerId]> = seats.iter().map(|seat| seat.peer).collect();
         let stages: Arc<[u16]> = seats.iter().map(|seat| seat.stage).collect();
         let mut staff = vec![0; state_roots.len()];
@@ -165,7 +181,8 @@ impl RoundOpen {
         let units = units_assigned(staff.into_iter().min().unwrap_or(0), units);
         let workers = seats.iter().filter(|seat| seat.stage == 0).map(|seat| seat.peer).collect();
         let firsts = if state_roots.len() == 1 { firsts(&speeds, beacon, units) } else { None };
-        let votes = Votes::count(&stages, &slots, state_roots.len());
+        let votes = Votes::count(&stages, &slots, state_roots.len(), false);
+        let folds = committee::draw(&members, &stages, state_roots.len(), beacon).into();
         let commitments = Commitments::new(state_roots.len());
         let (transcript, past, advice) = (Hash::default(), BTreeMap::new(), None);
         Self {
@@ -182,6 +199,8 @@ impl RoundOpen {
             workers,
             speeds,
             firsts,
+            folds,
+            widened: false,
             slots,
             commitments,
             transcript,
@@ -240,6 +259,7 @@ impl RoundOpen {
             slot.earlier = newest.get(peer).copied().filter(|place| Some(*place) != slot.committed);
         }
         (self.commitments, self.transcript, self.past) = (before.commitments, before.transcript, past);
+        self.widened = before.widened;
         self.recount();
     }
 
@@ -290,6 +310,49 @@ impl RoundOpen {
     /// The root of the whole state that the round starts from, once that of every stage is known.
     pub fn run_root(&self) -> Option<Hash> {
         self.state_roots.iter().copied().collect::<Option<Vec<Hash>>>().map(|roots| run_root(&roots))
+    }
+
+    /// Whether a member folds this round's payloads itself once it is closed: all do where they are few, and otherwise those who were drawn
+    /// ([`COMMITTEE_SIZE`]).
+    pub fn folds(&self, peer: &PeerId) -> bool {
+        let Some(rank) = self.rank(peer) else { return false };
+        let is_drawn =
+            || self.stages.iter().zip(self.folds.iter()).any(|(stage, folds)| *folds && *stage == self.stages[rank]);
+        self.folds[rank] || !is_drawn()
+    }
+
+    /// The members of a stage that were drawn to fold the payloads of the round before, ascending.
+    pub fn committee(&self, stage: u16) -> impl Iterator<Item = &PeerId> {
+        let members = self.members.iter().zip(self.stages.iter()).zip(&self.slots);
+        members.filter(move |((_, of), slot)| slot.drawn && **of == stage).map(|((peer, _), _)| peer)
+    }
+
+    /// Who gives a member the state that a committee attests; none when it is to ask the committee.
+    pub fn giver(&self, peer: &PeerId) -> Option<PeerId> {
+        let rank = self.rank(peer)?;
+        let (stage, start) = (self.stages[rank], |members| offset(members, self.beacon));
+        if self.stages_len() == 1 {
+            return committee::giver(rank, self.members.len(), start(self.members.len()))
+                .map(|place| self.members[place]);
+        }
+        let members: Vec<&PeerId> = self.members_of(stage).collect();
+        let place = members.binary_search(&peer).ok()?;
+        committee::giver(place, members.len(), start(members.len())).map(|place| *members[place])
+    }
+
+    /// Until when a committee, and the giver of what it attests, is waited for: half of the time to the deadline.
+    pub fn committee_until_us(&self) -> u64 {
+        self.opened_us.midpoint(self.deadline_us)
+    }
+
+    /// Whether a member was drawn to fold the payloads of the round before, and to say where this one starts from.
+    pub fn is_in_committee(&self, peer: &PeerId) -> bool {
+        self.rank(peer).is_some_and(|rank| self.slots[rank].drawn && self.has_committee(self.stages[rank]))
+    }
+
+    /// Whether a committee's attestations say where this round starts from in a stage, so that others need not fold.
+    pub fn has_committee(&self, stage: u16) -> bool {
+        self.votes.get(usize::from(stage)).is_some_and(Votes::are_drawn)
     }
 
     /// Whether a member's attestation counts towards the majority of its stage: it attested or committed there in a round before and
@@ -351,6 +414,12 @@ impl RoundOpen {
         // Everybody has the state that round 0 starts from.
         let took_part = self.round == 0 || slot.attested.is_some() || slot.committed.is_some();
         slot.voter || next > self.round && took_part
+    }
+
+    /// Whether a peer is in the committee of a stage in round `next`: in the same round, opened again, when it was.
+    pub(crate) fn draws(&self, peer: &PeerId, stage: u16, next: u64) -> bool {
+        let Some(rank) = self.rank(peer).filter(|rank| self.stages[*rank] == stage) else { return false };
+        if next > self.round { self.folds[rank] } else { self.slots[rank].drawn }
     }
 
     pub(crate) fn accepted(&self) -> &[Committed] {
@@ -498,6 +567,28 @@ impl RoundOpen {
         self.opened_us.saturating_add(self.deadline_us.saturating_sub(self.opened_us) / LATE_PART)
     }
 
+    /// Counts the votes of all voters where a committee let the deadline pass.
+    pub(crate) fn widen(&mut self) {
+        self.widened = true;
+        self.recount();
+    }
+
+    /// Whether a committee has not told where the round starts from, and the votes of all voters do.
+    pub(crate) fn would_widen(&self) -> bool {
+        let open = || {
+            self.state_roots
+                .iter()
+                .zip(&self.votes)
+                .enumerate()
+                .filter(|(_, (root, votes))| root.is_none() && votes.are_drawn())
+        };
+        if open().next().is_none() {
+            return false;
+        }
+        let all = Votes::count(&self.stages, &self.slots, self.stages_len(), true);
+        open().any(|(stage, _)| all[stage].majority().is_some())
+    }
+
     /// Whether time alone makes a root canonical.
     pub(crate) fn has_late_majority(&self) -> bool {
         let open = self.state_roots.iter().zip(&self.votes).filter(|(root, _)| root.is_none());
@@ -505,10 +596,10 @@ impl RoundOpen {
     }
 
     fn is_counted(&self, rank: usize) -> bool {
-        self.slots[rank].voter || self.votes[usize::from(self.stages[rank])].everyone
+        self.votes[usize::from(self.stages[rank])].counts(&self.slots[rank])
     }
 
     fn recount(&mut self) {
-        self.votes = Votes::count(&self.stages, &self.slots, self.stages_len());
+        self.votes = Votes::count(&self.stages, &self.slots, self.stages_len(), self.widened);
     }
 }

@@ -38,6 +38,10 @@ impl State {
         if self.round.as_ref().is_some_and(|round| round.stages_len() > 1 && time_us >= round.late_us()) {
             self.take_majorities(true, applied);
         }
+        if let Some(round) = self.round.as_mut().filter(|round| time_us >= round.deadline_us && round.would_widen()) {
+            round.widen();
+            self.take_majorities(false, applied);
+        }
         match &self.round {
             None if self.may_start(terms) => {
                 let roots: Vec<Hash> = terms.charter.stages.iter().map(|stage| stage.genesis_state).collect();
@@ -73,7 +77,7 @@ impl State {
     pub(crate) fn is_due_at_deadline(&self, terms: &Terms<'_>) -> bool {
         let Some(round) = self.round.as_ref().filter(|_| !self.is_finished(terms.charter)) else { return false };
         let late = u64::MAX;
-        round.may_close(late, terms.charter.quorum) || !self.relieved(terms, late).is_empty()
+        round.would_widen() || round.may_close(late, terms.charter.quorum) || !self.relieved(terms, late).is_empty()
     }
 
     /// Closes the open round, and gives it.
@@ -94,6 +98,10 @@ impl State {
             self.recent.pop_front();
         }
         self.recent.push_back(Arc::clone(&set));
+        let mut payloads: Vec<Hash> =
+            self.recent.iter().flat_map(|set| set.entries.iter()).map(|entry| entry.payload).collect();
+        payloads.sort_unstable();
+        self.payloads = payloads.into();
         applied.closed = Some(set);
         round
     }

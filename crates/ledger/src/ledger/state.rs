@@ -127,6 +127,8 @@ pub(crate) struct State {
     pub(crate) round: Option<RoundOpen>,
     pub(crate) members_root: Hash,
     pub(crate) recent: VecDeque<Arc<CommittedSet>>,
+    /// The payloads of the rounds in `recent`, sorted.
+    pub(crate) payloads: Arc<[Hash]>,
     pub(crate) pace: Pace,
     pub(crate) totals: Totals,
     pub(crate) tree: Tree,
@@ -143,6 +145,7 @@ impl State {
             round: None,
             members_root: Hash::default(),
             recent: VecDeque::new(),
+            payloads: Arc::default(),
             pace: Pace::default(),
             totals,
             tree: Tree::new(Vec::new()),

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod committee;
 mod golden;
 mod laws;
 mod membership;

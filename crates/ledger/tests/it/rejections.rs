@@ -181,7 +181,7 @@ fn careless(world: &World, transactions: Vec<wire::Signed<Transaction>>) -> Bloc
     let transactions_root = Block::transactions_root(&transactions);
     let (time_us, ledger_root) = (world.time_us + 1, world.ledger.root());
     let header = wire::BlockHeader { run, height, parent, time_us, transactions_root, ledger_root };
-    Block { header: world.validator.sign(header), transactions }
+    Block { header: world.validator.sign(header), transactions: transactions.into() }
 }
 
 #[test]

@@ -262,7 +262,7 @@ impl Machine {
         Ok(outputs)
     }
 
-    async fn step(&mut self, committed: CommittedSet, own_committed: bool) -> Result<JobResult, JobError> {
+    async fn step(&mut self, committed: Arc<CommittedSet>, own_committed: bool) -> Result<JobResult, JobError> {
         let round = committed.round;
         if let Some(point) =
             self.point.as_ref().filter(|point| point.round == round + 1 && self.holds(point.state_root))

@@ -62,7 +62,7 @@ fn block(height: u64, transactions: Vec<Signed<Transaction>>) -> Block {
         transactions_root: root,
         ledger_root: root,
     };
-    Block { header: identity(1).sign(header), transactions }
+    Block { header: identity(1).sign(header), transactions: transactions.into() }
 }
 
 fn fault(number: u64) -> FaultView {

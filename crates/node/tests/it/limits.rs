@@ -80,7 +80,7 @@ fn large() -> Message {
     };
     let action = wire::Action::Attest(wire::Attestation { round: 0, stage: 0, state_root: Hash::default() });
     let transaction = identity(1).sign(wire::Transaction { run: header.run, action });
-    let block = Block { header: identity(1).sign(header), transactions: vec![transaction; 4096] };
+    let block = Block { header: identity(1).sign(header), transactions: vec![transaction; 4096].into() };
     Message::Blocks(vec![block; 5])
 }
 

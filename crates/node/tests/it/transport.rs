@@ -71,7 +71,7 @@ async fn a_large_message_arrives_whole() {
     };
     let action = wire::Action::Attest(wire::Attestation { round: 0, stage: 0, state_root: Hash::default() });
     let transaction = identity(1).sign(wire::Transaction { run: header.run, action });
-    let block = wire::Block { header: identity(1).sign(header), transactions: vec![transaction; 4096] };
+    let block = wire::Block { header: identity(1).sign(header), transactions: vec![transaction; 4096].into() };
     let message = Message::Blocks(vec![block; 10]);
     assert!(wire::encode(&message).len() > 5 << 20);
     a.send(bob, &message);

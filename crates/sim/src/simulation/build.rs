@@ -16,6 +16,8 @@ use crate::trace::Trace;
 use crate::trainer;
 use crate::trainer::stage::MESSAGE_BYTES;
 
+/// Hosts up to which everybody knows all others at first.
+const ALL_KNOWN_MAX: usize = 64;
 /// Shares per round: a number that no number of units divides evenly.
 const SHARES_PER_ROUND: u64 = 1_000_003;
 
@@ -29,7 +31,7 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
     let mut hosts = Vec::with_capacity(total);
     for (place, identity) in identities.into_iter().enumerate() {
         let adversary = place.checked_sub(config.peers).map(|liar| config.adversaries[liar]);
-        let mut peer = PeerConfig::new(charter.clone(), ids.clone());
+        let mut peer = PeerConfig::new(charter.clone(), known_to(place, &ids));
         peer.checked = checked.clone();
         peer.stage = u16::try_from(config.stage_of(place)).expect("a simulated number of stages");
         if config.moves {
@@ -62,6 +64,15 @@ pub(super) fn simulation(config: SimConfig) -> Simulation {
     };
     simulation.plan_starts();
     simulation
+}
+
+/// Whom a host knows at first: all others, or a few of many.
+fn known_to(place: usize, ids: &[PeerId]) -> Vec<PeerId> {
+    if ids.len() <= ALL_KNOWN_MAX {
+        return ids.to_vec();
+    }
+    let distances = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|distance| *distance < ids.len());
+    distances.map(|distance| ids[(place + distance) % ids.len()]).collect()
 }
 
 fn identity(seed: u64, place: usize) -> Identity {

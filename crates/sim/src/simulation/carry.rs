@@ -155,7 +155,12 @@ impl Simulation {
             Message::StageReply(reply) => reply.gradient.len() as u64,
             _ => 0,
         };
-        let written = borsh::object_length(&**message).map_or(0, |bytes| bytes as u64);
+        let written = match &**message {
+            // Many get the same block.
+            Message::Block(block) => 1 + length(&block.header) + block.transactions.encoded_len(),
+            Message::PassedBlock { block, .. } => 5 + length(&block.header) + block.transactions.encoded_len(),
+            other => length(other),
+        };
         written + stands_for * (self.config.stage_scale() - 1)
     }
 
@@ -319,4 +324,9 @@ fn kind_name(kind: &swarm::FaultKind) -> &'static str {
             StageFault::Mismatch { .. } => "mismatch",
         },
     }
+}
+
+/// Bytes of an encoded value.
+fn length(value: &impl borsh::BorshSerialize) -> u64 {
+    borsh::object_length(value).map_or(0, |bytes| bytes as u64)
 }

@@ -125,7 +125,7 @@ fn two_signed_blocks_of_one_height_are_the_validators_fault() {
     assert_eq!(fault_kinds(&out), [(identity(0).id(), FaultKind::Equivocation)]);
     let mut foreign = blocks[1].header.body.clone();
     foreign.time_us += 1;
-    let foreign = Block { header: identity(1).sign(foreign), transactions: Vec::new() };
+    let foreign = Block { header: identity(1).sign(foreign), transactions: Vec::new().into() };
     assert_eq!(fault_kinds(&give(&mut peer, 1, Message::Block(foreign))), [], "no validator, no equivocation");
 }
 

@@ -58,6 +58,7 @@ fn values() -> Vec<(String, String)> {
         "stage-sealed",
         "addresses",
         "payload-made",
+        "passed-block",
     ]);
     for (name, message) in names.zip(samples::messages()) {
         add(&format!("message-{name}"), hex_of(&message));

@@ -88,7 +88,7 @@ fn memory_is_a_small_multiple_of_the_message() {
     let _alone = MEASURING.lock().unwrap();
     let join = samples::transaction(wire::Action::Join { sequence: 0, stage: 0, operator: None });
     let mut block = samples::block();
-    block.transactions = vec![join; 4096];
+    block.transactions = vec![join; 4096].into();
     let many = Message::Blocks(vec![block; 32]);
     let mut bytes = encode(&many);
     assert!(bytes.len() > 10 << 20);

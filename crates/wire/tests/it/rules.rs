@@ -103,7 +103,8 @@ fn counts_have_limits() {
     block.transactions = vec![
         samples::transaction(Action::Join { sequence: 0, stage: 0, operator: None });
         TRANSACTIONS_PER_BLOCK_MAX + 1
-    ];
+    ]
+    .into();
     assert!(refused(&block).contains("at most 4096 transactions"));
     block.transactions.pop();
     assert_eq!(decode(&encode(&block)), Ok(block.clone()));

@@ -126,7 +126,7 @@ pub(crate) fn block() -> Block {
         transactions_root: Block::transactions_root(&transactions),
         ledger_root: hash(0x42),
     };
-    Block { header: validator().sign(header), transactions }
+    Block { header: validator().sign(header), transactions: transactions.into() }
 }
 
 pub(crate) fn messages() -> Vec<Message> {
@@ -151,6 +151,7 @@ pub(crate) fn messages() -> Vec<Message> {
             PeerAddress { peer: worker().id(), address: address("[2001:db8::1]:1") },
         ]),
         Message::PayloadMade(PayloadMade { round: 5, payload: Hash([8; 32]), payload_bytes: 1234 }),
+        Message::PassedBlock { block: block(), reach: 7 },
     ]
 }
 

@@ -165,7 +165,8 @@ pub(crate) fn header() -> impl Strategy<Value = BlockHeader> {
 
 pub(crate) fn block() -> impl Strategy<Value = Block> {
     let transactions = prop::collection::vec(signed(transaction()), 0..4);
-    (signed(header()), transactions).prop_map(|(header, transactions)| Block { header, transactions })
+    (signed(header()), transactions)
+        .prop_map(|(header, transactions)| Block { header, transactions: transactions.into() })
 }
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
@@ -194,6 +195,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             });
             Message::Addresses(known.collect())
         }),
+        (block(), any::<u32>()).prop_map(|(block, reach)| Message::PassedBlock { block, reach }),
         (any::<u64>(), hash(), any::<u64>()).prop_map(|(round, payload, payload_bytes)| {
             Message::PayloadMade(PayloadMade { round, payload, payload_bytes })
         }),

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use wire::Hash;
 
 use crate::ledger::round::Slot;
+use crate::ledger::round::committee::COMMITTEE_SIZE;
 
 /// Who votes in a stage, and for which roots.
 #[derive(Clone, Debug)]
 pub(crate) struct Votes {
     /// Whether every member's attestation counts, because no voter is left.
-    pub(crate) everyone: bool,
+    everyone: bool,
+    /// Whether only those of the voters count that were drawn ([`super::committee`]).
+    drawn: bool,
     /// Voters, less those that left without attesting.
     electorate: usize,
     /// Votes for each root.
@@ -18,19 +21,25 @@ pub(crate) struct Votes {
 }
 
 impl Votes {
-    /// Counts the attestations of every stage: of the voters that attested or stay, or of everyone when there are none.
-    pub(crate) fn count(members: &[u16], slots: &[Slot], stages: usize) -> Vec<Self> {
-        let mut votes = vec![Self { everyone: true, electorate: 0, roots: BTreeMap::new() }; stages];
+    /// Counts the attestations of every stage: of the voters that attested or stay, of those only that were drawn where enough of them are
+    /// and the round is not `widened`, or of everyone when there are no voters.
+    pub(crate) fn count(members: &[u16], slots: &[Slot], stages: usize, widened: bool) -> Vec<Self> {
+        let mut votes = vec![Self { everyone: true, drawn: false, electorate: 0, roots: BTreeMap::new() }; stages];
         let counted = || {
             let pairs = members.iter().map(|stage| usize::from(*stage)).zip(slots);
             pairs.filter(|(_, slot)| slot.attested.is_some() || !slot.leaving)
         };
-        for (stage, _) in counted().filter(|(_, slot)| slot.voter) {
+        let mut drawn = vec![0; stages];
+        for (stage, slot) in counted().filter(|(_, slot)| slot.voter) {
             votes[stage].everyone = false;
+            drawn[stage] += usize::from(slot.drawn && !widened);
+        }
+        for (votes, drawn) in votes.iter_mut().zip(drawn) {
+            votes.drawn = 2 * drawn > COMMITTEE_SIZE;
         }
         for (stage, slot) in counted() {
             let votes = &mut votes[stage];
-            if slot.voter || votes.everyone {
+            if votes.counts(slot) {
                 votes.electorate += 1;
                 if let Some(root) = slot.attested {
                     votes.add(root);
@@ -38,6 +47,16 @@ impl Votes {
             }
         }
         votes
+    }
+
+    /// Whether the attestation of a member of the stage counts.
+    pub(crate) fn counts(&self, slot: &Slot) -> bool {
+        self.everyone || slot.voter && (slot.drawn || !self.drawn)
+    }
+
+    /// Whether only a committee's attestations count.
+    pub(crate) fn are_drawn(&self) -> bool {
+        self.drawn
     }
 
     /// Counts one more vote of somebody in the electorate.
