@@ -11,7 +11,9 @@
 //! With `speeds=25,50,100` there is one host for each, with that share of a processor in percent: each trains alone first, then all together,
 //! and the rate is compared with the sum. `set=units_per_round=28` gives a round enough units to share.
 //!
-//! Run as root: `cargo bench -p cairn --bench internet -- [hosts=8] [link=100M/20M,100ms,1%] [nat=2] [slow=1] [cpu=30] [rounds=60]
+//! With `first=ROUNDS` and without `rounds=` the recipe is the one of a whole run, which is left after its first rounds.
+//!
+//! Run as root: `cargo bench -p cairn --bench internet -- [hosts=8] [link=100M/20M,100ms,1%] [nat=2] [slow=1] [cpu=30] [rounds=60] [first=20]
 //! [size=350k] [chaos=600] [turns=1] [set=FIELD=VALUE]`; the recipe is what `cairn run new`
 //! gives for the size (1M) and the rounds, with one change for each `set`; with several `link=` they take turns, and ratios to the first are printed.
 
@@ -66,6 +68,8 @@ mod linux {
         /// The run's description, as arguments of `cairn run new`.
         arguments: Vec<String>,
         chaos: Duration,
+        /// The run is left after so many rounds.
+        first: Option<u64>,
         seed: u64,
     }
 
@@ -97,7 +101,11 @@ mod linux {
     }
 
     pub(crate) fn main() {
-        let mut arguments = vec!["--rounds".to_owned(), number("rounds", 60).to_string()];
+        let first = values("first").first().map(|rounds| rounds.parse().unwrap());
+        let mut arguments = Vec::new();
+        if first.is_none() || !values("rounds").is_empty() {
+            arguments.extend(["--rounds".to_owned(), number("rounds", 60).to_string()]);
+        }
         if let Some(size) = values("size").first() {
             arguments.extend(["--size".to_owned(), size.clone()]);
         }
@@ -120,6 +128,7 @@ mod linux {
                     shares: Vec::new(),
                     arguments: arguments.clone(),
                     chaos: Duration::from_secs(number("chaos", 0)),
+                    first,
                     seed: number("seed", 1) + turn,
                 };
                 if let Some(speeds) = values("speeds").first() {
@@ -177,7 +186,8 @@ mod linux {
             let place = Place::on(&host);
             let up = if number == 0 { found(&place, scenario, &url) } else { place.start("join", &[&ticket]) };
             let mut machine = Machine { host, place, up: Some(up), id: String::new(), away_until: None };
-            let state = machine.state();
+            let running = machine.up.as_ref().unwrap();
+            let state = running.wait_for_state(|state| state["peers"][0]["id"].is_string());
             machine.id = state["peers"][0]["id"].as_str().unwrap().to_owned();
             if number == 0 {
                 ticket = state["run"]["ticket"].as_str().unwrap().to_owned();
@@ -197,10 +207,14 @@ mod linux {
         if !scenario.chaos.is_zero() {
             storm(&internet, &mut machines, &ticket, &url, scenario);
         }
-        let roots: BTreeSet<String> = machines.iter_mut().map(|machine| machine.root()).collect();
+        if let Some(rounds) = scenario.first {
+            wait_for_rounds(&machines[0], rounds);
+        } else {
+            let roots: BTreeSet<String> = machines.iter_mut().map(|machine| machine.root()).collect();
+            assert_eq!(roots.len(), 1, "different roots: {roots:?}");
+            println!("  the same on all hosts:{}", roots.first().unwrap());
+        }
         let seconds = began.elapsed().as_secs_f64();
-        assert_eq!(roots.len(), 1, "different roots: {roots:?}");
-        println!("  the same on all hosts:{}", roots.first().unwrap());
         let after = machines[0].state();
         let gained = |field: &str| after["run"][field].as_f64().unwrap() - before["run"][field].as_f64().unwrap();
         let (tokens, rounds) = (gained("tokens"), gained("round"));
@@ -273,6 +287,15 @@ mod linux {
         fn root(&mut self) -> String {
             let line = self.up.as_mut().unwrap().wait_long_for("state root", PATIENCE);
             line.replace("state root", "").trim_end().to_owned()
+        }
+    }
+
+    /// Waits until the run has closed so many rounds.
+    fn wait_for_rounds(founder: &Machine, rounds: u64) {
+        let began = Instant::now();
+        while founder.up.as_ref().unwrap().rounds_done() < rounds {
+            assert!(began.elapsed() < PATIENCE, "not {rounds} rounds");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -1,15 +1,19 @@
 //! What a simulation costs: wall seconds of networks of many peers in virtual time, without faults.
 //!
-//! `cargo bench -p sim --bench cost` runs 64 peers in 8 stages for 20 rounds, and 100 and 300 peers in one stage for 20 and 4 rounds, and
-//! prints wall seconds, virtual seconds, events and their ratio. Numbers after `--` make it another size:
-//! `cargo bench -p sim --bench cost -- PEERS STAGES ROUNDS`. Every peer keeps and applies all blocks, as real ones do, so that time and
-//! memory grow with the square of the peers: 1,000 peers for 100 rounds do not fit into a machine.
+//! `cargo bench -p sim --bench cost` runs 64 peers in 8 stages for 20 rounds, then 100 to 3,000 peers in one stage for 6 rounds each, and prints
+//! wall and virtual seconds, events, and the wall time of each member and round beside what it would be if cost grew with n log n. Numbers
+//! after `--` make it another size: `cargo bench -p sim --bench cost -- PEERS STAGES ROUNDS`.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use sim::{SimConfig, Simulation};
+
+/// Peers of the curve.
+const CURVE: [usize; 4] = [100, 300, 1_000, 3_000];
+/// Rounds of each of its points.
+const CURVE_ROUNDS: u64 = 6;
 
 fn config(peers: usize, stages: usize, rounds: u64) -> SimConfig {
     match stages {
@@ -19,7 +23,8 @@ fn config(peers: usize, stages: usize, rounds: u64) -> SimConfig {
     }
 }
 
-fn measure(peers: usize, stages: usize, rounds: u64) -> bool {
+/// Runs a network and prints what it cost; wall seconds, unless it failed.
+fn measure(peers: usize, stages: usize, rounds: u64) -> Option<f64> {
     let start = Instant::now();
     let run = Simulation::new(config(peers, stages, rounds)).run();
     let wall = start.elapsed().as_secs_f64();
@@ -27,19 +32,36 @@ fn measure(peers: usize, stages: usize, rounds: u64) -> bool {
         Ok(report) => report,
         Err(failure) => {
             eprintln!("error: {failure}");
-            return false;
+            return None;
         }
     };
     let virtual_s = report.end.as_micros() as f64 / 1e6;
     println!(
         "{peers} peers, {stages} stages, {rounds} rounds: {wall:.1} s for {virtual_s:.0} virtual s, {} events, {:.1} us each, {} messages, \
-         {} blocks, {} units lost",
+         {} transfers, {} blocks, {} units lost",
         report.events,
         wall * 1e6 / report.events as f64,
         report.counts.messages,
+        report.counts.transfers,
         report.blocks,
         report.units_lost(),
     );
+    Some(wall)
+}
+
+/// Runs the curve; false when a run failed.
+fn curve() -> bool {
+    let mut first = None;
+    for peers in CURVE {
+        let Some(wall) = measure(peers, 1, CURVE_ROUNDS) else { return false };
+        let each_us = wall * 1e6 / (peers as f64 * CURVE_ROUNDS as f64);
+        let logs = (peers as f64).ln();
+        let (first_us, first_logs) = *first.get_or_insert((each_us, logs));
+        println!(
+            "  {each_us:.0} us for each member and round; {:.0} if it grew with n log n",
+            first_us * logs / first_logs
+        );
+    }
     true
 }
 
@@ -47,8 +69,8 @@ fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let size = |number: u64| usize::try_from(number).unwrap_or(1).max(1);
     let good = match numbers[..] {
-        [peers, stages, rounds] => measure(size(peers), size(stages), rounds.max(1)),
-        _ => measure(64, 8, 20) && measure(100, 1, 20) && measure(300, 1, 4),
+        [peers, stages, rounds] => measure(size(peers), size(stages), rounds.max(1)).is_some(),
+        _ => measure(64, 8, 20).is_some() && curve(),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

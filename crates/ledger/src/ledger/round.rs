@@ -4,6 +4,7 @@ mod assignment;
 mod balance;
 pub(crate) mod boundaries;
 mod commitments;
+mod committed;
 mod committee;
 mod speed;
 mod votes;
@@ -11,8 +12,6 @@ mod votes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use serde::{Deserialize, Serialize};
 use wire::{Commitment, Hash, PeerId, RunId, StageTerms, UnitId, run_root};
 
 use balance::StageLoad;
@@ -20,6 +19,7 @@ use commitments::{Commitments, Committed};
 use speed::Speed;
 
 pub use assignment::{UNITS_PER_MEMBER_MAX, assignment};
+pub use committed::{CommittedSet, Entry};
 pub use committee::COMMITTEE_SIZE;
 
 use assignment::{firsts, offset, units_assigned};
@@ -27,58 +27,6 @@ use votes::Votes;
 
 /// The part of a round's time after which half of a stage's voters suffice.
 const LATE_PART: u64 = 8;
-
-/// One peer's part of a committed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct Entry {
-    /// The stage that it is for.
-    pub stage: u16,
-    /// Whose payload it is.
-    pub peer: PeerId,
-    /// The payload's blob.
-    pub payload: Hash,
-    /// Its size in bytes.
-    pub payload_bytes: u64,
-    /// Tokens that it was made from, paid or not: its weight.
-    pub tokens: u64,
-    /// Root of the peer's residual after it.
-    pub residual_root: Hash,
-}
-
-/// The payloads that make the next state: fixed for ever when the round closes.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct CommittedSet {
-    /// The round.
-    pub round: u64,
-    /// The round's beacon.
-    pub beacon: Hash,
-    /// Roots of the states that the round started from, one per stage.
-    pub state_in: Vec<Hash>,
-    /// How many steps smaller than the recipe says the numbers were between each stage and the next.
-    pub coarser: Vec<u8>,
-    /// The payloads, ordered by stage and peer.
-    pub entries: Vec<Entry>,
-}
-
-impl CommittedSet {
-    /// The set's name.
-    pub fn digest(&self) -> Hash {
-        let bytes = borsh::to_vec(self).expect("writing to a vector cannot fail");
-        Hash::derive("cairn v1 committed set", &[&bytes])
-    }
-
-    /// Whether a payload of a peer is among those of a stage.
-    pub fn has_entry_of(&self, stage: u16, peer: &PeerId) -> bool {
-        self.entries.binary_search_by_key(&(stage, *peer), |entry| (entry.stage, entry.peer)).is_ok()
-    }
-
-    /// The payloads of one stage, ordered by peer.
-    pub fn entries_of(&self, stage: u16) -> &[Entry] {
-        let first = self.entries.partition_point(|entry| entry.stage < stage);
-        let len = self.entries[first..].partition_point(|entry| entry.stage == stage);
-        &self.entries[first..first + len]
-    }
-}
 
 /// What one member has done in the open round, in its stage.
 #[derive(Clone, Copy, Debug, Default)]
@@ -312,49 +260,6 @@ impl RoundOpen {
         self.state_roots.iter().copied().collect::<Option<Vec<Hash>>>().map(|roots| run_root(&roots))
     }
 
-    /// Whether a member folds this round's payloads itself once it is closed: all do where they are few, and otherwise those who were drawn
-    /// ([`COMMITTEE_SIZE`]).
-    pub fn folds(&self, peer: &PeerId) -> bool {
-        let Some(rank) = self.rank(peer) else { return false };
-        let is_drawn =
-            || self.stages.iter().zip(self.folds.iter()).any(|(stage, folds)| *folds && *stage == self.stages[rank]);
-        self.folds[rank] || !is_drawn()
-    }
-
-    /// The members of a stage that were drawn to fold the payloads of the round before, ascending.
-    pub fn committee(&self, stage: u16) -> impl Iterator<Item = &PeerId> {
-        let members = self.members.iter().zip(self.stages.iter()).zip(&self.slots);
-        members.filter(move |((_, of), slot)| slot.drawn && **of == stage).map(|((peer, _), _)| peer)
-    }
-
-    /// Who gives a member the state that a committee attests; none when it is to ask the committee.
-    pub fn giver(&self, peer: &PeerId) -> Option<PeerId> {
-        let rank = self.rank(peer)?;
-        let (stage, start) = (self.stages[rank], |members| offset(members, self.beacon));
-        if self.stages_len() == 1 {
-            return committee::giver(rank, self.members.len(), start(self.members.len()))
-                .map(|place| self.members[place]);
-        }
-        let members: Vec<&PeerId> = self.members_of(stage).collect();
-        let place = members.binary_search(&peer).ok()?;
-        committee::giver(place, members.len(), start(members.len())).map(|place| *members[place])
-    }
-
-    /// Until when a committee, and the giver of what it attests, is waited for: half of the time to the deadline.
-    pub fn committee_until_us(&self) -> u64 {
-        self.opened_us.midpoint(self.deadline_us)
-    }
-
-    /// Whether a member was drawn to fold the payloads of the round before, and to say where this one starts from.
-    pub fn is_in_committee(&self, peer: &PeerId) -> bool {
-        self.rank(peer).is_some_and(|rank| self.slots[rank].drawn && self.has_committee(self.stages[rank]))
-    }
-
-    /// Whether a committee's attestations say where this round starts from in a stage, so that others need not fold.
-    pub fn has_committee(&self, stage: u16) -> bool {
-        self.votes.get(usize::from(stage)).is_some_and(Votes::are_drawn)
-    }
-
     /// Whether a member's attestation counts towards the majority of its stage: it attested or committed there in a round before and
     /// stayed, or nobody did.
     pub fn is_voter(&self, peer: &PeerId) -> bool {
@@ -414,12 +319,6 @@ impl RoundOpen {
         // Everybody has the state that round 0 starts from.
         let took_part = self.round == 0 || slot.attested.is_some() || slot.committed.is_some();
         slot.voter || next > self.round && took_part
-    }
-
-    /// Whether a peer is in the committee of a stage in round `next`: in the same round, opened again, when it was.
-    pub(crate) fn draws(&self, peer: &PeerId, stage: u16, next: u64) -> bool {
-        let Some(rank) = self.rank(peer).filter(|rank| self.stages[*rank] == stage) else { return false };
-        if next > self.round { self.folds[rank] } else { self.slots[rank].drawn }
     }
 
     pub(crate) fn accepted(&self) -> &[Committed] {
@@ -565,28 +464,6 @@ impl RoundOpen {
     /// moments, and the others have vanished.
     pub fn late_us(&self) -> u64 {
         self.opened_us.saturating_add(self.deadline_us.saturating_sub(self.opened_us) / LATE_PART)
-    }
-
-    /// Counts the votes of all voters where a committee let the deadline pass.
-    pub(crate) fn widen(&mut self) {
-        self.widened = true;
-        self.recount();
-    }
-
-    /// Whether a committee has not told where the round starts from, and the votes of all voters do.
-    pub(crate) fn would_widen(&self) -> bool {
-        let open = || {
-            self.state_roots
-                .iter()
-                .zip(&self.votes)
-                .enumerate()
-                .filter(|(_, (root, votes))| root.is_none() && votes.are_drawn())
-        };
-        if open().next().is_none() {
-            return false;
-        }
-        let all = Votes::count(&self.stages, &self.slots, self.stages_len(), true);
-        open().any(|(stage, _)| all[stage].majority().is_some())
     }
 
     /// Whether time alone makes a root canonical.

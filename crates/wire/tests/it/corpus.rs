@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use wire::{Block, Charter, InferenceAnswer, InferenceCall, Message, Transaction, Wire, decode, encode};
+use wire::{
+    Block, Charter, InferenceAnswer, InferenceCall, Message, RunAnswer, Ticket, Transaction, Wire, decode, encode,
+};
 
 /// The files of one target's corpus, sorted: name and bytes.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -61,4 +63,21 @@ fn inference() {
 #[test]
 fn charter() {
     replay::<Charter>("charter");
+}
+
+#[test]
+fn joining() {
+    replay::<Ticket>("ticket");
+    replay::<RunAnswer>("run_answer");
+}
+
+#[test]
+fn ticket_text() {
+    for (name, bytes) in corpus("ticket_text") {
+        let parsed = String::from_utf8_lossy(&bytes).parse::<Ticket>();
+        assert_eq!(parsed.is_ok(), name.starts_with("good-"), "{name}: {parsed:?}");
+        if let Ok(ticket) = parsed {
+            assert_eq!(ticket.to_string().parse(), Ok(ticket), "{name}");
+        }
+    }
 }

@@ -19,6 +19,10 @@
 
 use wire::{Hash, PeerId};
 
+use super::RoundOpen;
+use super::assignment::offset;
+use super::votes::Votes;
+
 /// Members of a committee: an odd number, and one more than a round exchanges payloads among all.
 pub const COMMITTEE_SIZE: usize = 17;
 
@@ -45,6 +49,74 @@ pub(super) fn draw(members: &[PeerId], stages: &[u16], stages_len: usize, beacon
         order.into_iter().for_each(|rank| drawn[rank] = true);
     }
     drawn
+}
+
+impl RoundOpen {
+    /// Whether a member folds this round's payloads itself once it is closed: all do where they are few, and otherwise those who were drawn
+    /// ([`COMMITTEE_SIZE`]).
+    pub fn folds(&self, peer: &PeerId) -> bool {
+        let Some(rank) = self.rank(peer) else { return false };
+        let is_drawn =
+            || self.stages.iter().zip(self.folds.iter()).any(|(stage, folds)| *folds && *stage == self.stages[rank]);
+        self.folds[rank] || !is_drawn()
+    }
+
+    /// The members of a stage that were drawn to fold the payloads of the round before, ascending.
+    pub fn committee(&self, stage: u16) -> impl Iterator<Item = &PeerId> {
+        let members = self.members.iter().zip(self.stages.iter()).zip(&self.slots);
+        members.filter(move |((_, of), slot)| slot.drawn && **of == stage).map(|((peer, _), _)| peer)
+    }
+
+    /// Who gives a member the state that a committee attests; none when it is to ask the committee.
+    pub fn giver(&self, peer: &PeerId) -> Option<PeerId> {
+        let rank = self.rank(peer)?;
+        let (stage, start) = (self.stages[rank], |members| offset(members, self.beacon));
+        if self.stages_len() == 1 {
+            return giver(rank, self.members.len(), start(self.members.len())).map(|place| self.members[place]);
+        }
+        let members: Vec<&PeerId> = self.members_of(stage).collect();
+        let place = members.binary_search(&peer).ok()?;
+        giver(place, members.len(), start(members.len())).map(|place| *members[place])
+    }
+
+    /// Until when a committee, and the giver of what it attests, is waited for: half of the time to the deadline.
+    pub fn committee_until_us(&self) -> u64 {
+        self.opened_us.midpoint(self.deadline_us)
+    }
+
+    /// Whether a member was drawn to fold the payloads of the round before, and to say where this one starts from.
+    pub fn is_in_committee(&self, peer: &PeerId) -> bool {
+        self.rank(peer).is_some_and(|rank| self.slots[rank].drawn && self.has_committee(self.stages[rank]))
+    }
+
+    /// Whether a committee's attestations say where this round starts from in a stage, so that others need not fold.
+    pub fn has_committee(&self, stage: u16) -> bool {
+        self.votes.get(usize::from(stage)).is_some_and(Votes::are_drawn)
+    }
+
+    /// Whether a peer is in the committee of a stage in round `next`: in the same round, opened again, when it was.
+    pub(crate) fn draws(&self, peer: &PeerId, stage: u16, next: u64) -> bool {
+        let Some(rank) = self.rank(peer).filter(|rank| self.stages[*rank] == stage) else { return false };
+        if next > self.round { self.folds[rank] } else { self.slots[rank].drawn }
+    }
+
+    /// Counts the votes of all voters where a committee let the deadline pass.
+    pub(crate) fn widen(&mut self) {
+        self.widened = true;
+        self.recount();
+    }
+
+    /// Whether a committee has not told where the round starts from, and the votes of all voters do.
+    pub(crate) fn would_widen(&self) -> bool {
+        let stages = 0..self.stages_len();
+        let open: Vec<usize> =
+            stages.filter(|stage| self.state_roots[*stage].is_none() && self.votes[*stage].are_drawn()).collect();
+        if open.is_empty() {
+            return false;
+        }
+        let all = Votes::count(&self.stages, &self.slots, self.stages_len(), true);
+        open.into_iter().any(|stage| all[stage].majority().is_some())
+    }
 }
 
 #[cfg(test)]
