@@ -1,9 +1,8 @@
 //! What the shaped links do, against what was asked of them, and what they cost.
 //!
 //! Prints: the rate at which datagrams cross fast links with the share of a core that the proxy takes; the rate of
-//! limited links under twice their load; round trips of datagrams and of messages over QUIC; and the time of a blob.
-//!
-//! Run: `cargo bench -p node --bench links`.
+//! limited links under twice their load; round trips of datagrams and of messages over QUIC; the time of a blob; and that of payloads, which
+//! are small and come with pauses between them. `cargo bench -p node --bench links -- payloads` does the last only.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark has nobody to tell of an error")]
 
@@ -21,8 +20,21 @@ const BURST: u32 = 8;
 const SECONDS: f64 = 3.0;
 const PINGS: usize = 40;
 const BLOB_BYTES: usize = 4_000_000;
+const PAYLOAD_BYTES: usize = 25_000;
+const PAYLOADS: usize = 12;
 
 fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    println!(
+        "over QUIC: {PAYLOADS} payloads of {PAYLOAD_BYTES} bytes with pauses between them, the first and then least / median / most:"
+    );
+    for spec in ["100M/20M,100ms", "100M/20M,100ms,1%"] {
+        let times = runtime.block_on(payloads(spec));
+        println!("  {spec}: {:.0} ms; {}", times[0].as_secs_f64() * 1e3, spread(times[1..].to_vec()));
+    }
+    if std::env::args().any(|argument| argument == "payloads") {
+        return;
+    }
     println!("datagrams of {DATAGRAM_BYTES} bytes, for {SECONDS} s:");
     for (spec, mbit_per_s) in [("0ms", 100.0), ("0ms", 200.0), ("0ms", 400.0), ("1G,50ms", 100.0), ("1G,50ms", 200.0)] {
         let flood = flood(spec, mbit_per_s);
@@ -46,7 +58,6 @@ fn main() {
     for spec in ["0ms", "20ms", "50ms", "100ms"] {
         println!("  {spec} asked: {}", spread(pings(spec)));
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     println!("over QUIC: round trips of {PINGS} messages, then a blob of {BLOB_BYTES} bytes:");
     for spec in ["0ms", "80M/20M,50ms", "80M/20M,50ms,1%", "100M/100M,10ms"] {
         let (trips, seconds) = runtime.block_on(quic(spec));
@@ -162,6 +173,29 @@ async fn end(byte: u8) -> End {
     let transport =
         Transport::bind(&config, &who, Services { blobs: Some(blobs.index()), ..Services::default() }).await.unwrap();
     End { id: who.id(), transport, blobs, _directory: directory }
+}
+
+/// How long each of several payloads takes from one end to the other.
+async fn payloads(spec: &str) -> Vec<Duration> {
+    let network = ShapedNetwork::start(1).unwrap();
+    let (a, b) = (end(1).await, end(2).await);
+    let front_a = add(&network, a.id, a.transport.dialer().address(), spec);
+    let front_b = add(&network, b.id, b.transport.dialer().address(), spec);
+    a.transport.dialer().set_address(b.id, front_b);
+    b.transport.dialer().set_address(a.id, front_a);
+    let mut times = Vec::new();
+    for number in 0..PAYLOADS {
+        let hash = a.blobs.put(vec![u8::try_from(number).unwrap(); PAYLOAD_BYTES]).await.unwrap();
+        let start = Instant::now();
+        let providers = [a.id];
+        let dialer = b.transport.dialer();
+        b.blobs.fetch(dialer, hash, PAYLOAD_BYTES as u64, &providers, |_, error| panic!("{error}")).await.unwrap();
+        times.push(start.elapsed());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    a.transport.shutdown().await;
+    b.transport.shutdown().await;
+    times
 }
 
 /// Round trips of messages, and the seconds of a blob.
