@@ -11,15 +11,18 @@
 //! Safety: units of the open round stay where they are, since a member keeps its stage until the round ends. Liveness: who cannot move
 //! ignores the advice, and the next round's goes to another.
 
+use ledger::RoundOpen;
 use wire::Action;
 
 use crate::limits::STATE_ROUNDS_MAX;
 use crate::{Output, Peer, Time};
 
 impl Peer {
-    /// Follows the ledger's advice to move, once this peer's part of the open round is in a block.
+    /// Follows the ledger's advice to move, once this peer's part of the open round is committed, or on the way into a block: that block may be the
+    /// one that closes the round.
     pub(crate) fn move_if_advised(&mut self, now: Time, out: &mut Vec<Output>) {
-        let Some(open) = self.ledger.round().filter(|open| open.commitment(&self.id).is_some()) else { return };
+        let done = |open: &&RoundOpen| open.commitment(&self.id).is_some() || self.outbox_commits(open.round);
+        let Some(open) = self.ledger.round().filter(done) else { return };
         if open.stage_of(&self.id) != Some(self.config.stage) || !self.takes_part() {
             return;
         }
