@@ -49,12 +49,13 @@ impl Peer {
         out.extend(self.links.up().filter(needs).map(|to| Output::Send { to, message: message.clone() }));
     }
 
-    /// Takes a member's word for what it made in the open round; it may say so once.
+    /// Takes a member's word for what it made in the open round; it may say so once. What is here already is not its to give.
     pub(crate) fn note_made(&mut self, from: PeerId, made: PayloadMade, now: Time) {
         let Some(open) = self.ledger.round().filter(|open| open.round == made.round) else { return };
         let near = !self.paused && self.model.is_some_and(|model| model.round + 1 >= open.round);
         let fits = made.payload_bytes <= self.stage_terms().state_bytes;
-        if !near
+        if self.fetches.holds(&made.payload)
+            || !near
             || !fits
             || !open.folds(&self.id)
             || open.stage_of(&from) != Some(self.config.stage)

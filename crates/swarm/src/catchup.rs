@@ -248,7 +248,8 @@ impl Peer {
         self.fetches.set_needs(needs, now);
     }
 
-    /// Notes that all providers of a blob failed `times` times: a state that nobody has is given up for a newer one, or for the payloads that lead to it.
+    /// Notes that all providers of a blob failed `times` times: a state that nobody has is given up for a newer one, or for the payloads that
+    /// lead to it.
     pub(crate) fn note_unavailable_state(&mut self, hash: Hash, times: u32) {
         if times >= STATE_FETCHES_MAX && self.load.is_some_and(|load| load.state_root == hash) {
             self.load = None;

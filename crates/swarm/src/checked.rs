@@ -1,5 +1,6 @@
 //! Blocks that this process has checked and applied before.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,7 +75,8 @@ impl CheckedBlocks {
 
 impl Memory {
     fn remember(&mut self, name: Hash) {
-        if self.known.insert(name, None).is_none() {
+        if let Entry::Vacant(new) = self.known.entry(name) {
+            new.insert(None);
             self.order.push_back(name);
         }
         if self.order.len() > CHECKED_BLOCKS_MAX
@@ -85,9 +87,7 @@ impl Memory {
     }
 
     fn remember_applied(&mut self, name: Hash, after: Arc<(Ledger, Applied)>) {
-        if !self.known.contains_key(&name) {
-            self.remember(name);
-        }
+        self.remember(name);
         if let Some(kept) = self.known.get_mut(&name) {
             *kept = Some(after);
             self.applied.push_back(name);

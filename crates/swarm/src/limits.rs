@@ -2,8 +2,6 @@
 
 /// Connections that are up or being made; more are closed on arrival.
 pub const LINKS_MAX: usize = 1024;
-/// Connections of a validator, to whom every member submits what it did.
-pub const LINKS_OF_VALIDATOR_MAX: usize = wire::charter::MEMBERS_MAX as usize;
 /// Peers that a peer dials besides the validators.
 pub const NEIGHBOURS_MAX: usize = 8;
 /// Members of a round of one stage that a peer connects to, since it needs their payloads: all of so many, and as many at most of more.

@@ -2,7 +2,7 @@
 //!
 //! A peer dials the validators and up to [`NEIGHBOURS_MAX`] others, drawn by a hash of both ids, so that the graph is random
 //! but repeatable. In a run of several stages it also dials its neighbours in the pipeline, as long as they are that; in one of a single stage
-//! the members of the round, so that payloads come from those who made them and not all from a validator, or up to [`EXCHANGE_MAX`] of many. Of two peers that
+//! the members of the round, so that payloads come from those who made them and not all from a validator, or [`EXCHANGE_MAX`] of many. Of two peers that
 //! know each other, the one with the smaller id dials at once and the other only after the first retry delay; a validator is dialled by
 //! the others. A lost connection is dialled again for ever, with backoff.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use wire::{Hash, PeerId};
 
 use crate::backoff::{Backoff, Pace};
-use crate::limits::{EXCHANGE_MAX, FAULTS_PER_LINK_MAX, LINKS_MAX, LINKS_OF_VALIDATOR_MAX, NEIGHBOURS_MAX};
+use crate::limits::{EXCHANGE_MAX, FAULTS_PER_LINK_MAX, LINKS_MAX, NEIGHBOURS_MAX};
 use crate::{Output, Time};
 
 /// One other peer, connected or to be connected.
@@ -41,8 +41,6 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) struct Links {
     validators: Vec<PeerId>,
-    /// Most links.
-    most: usize,
     links: BTreeMap<PeerId, Link>,
     pace: Pace,
     /// No link is due to be dialled before this, as far as looked; a validator among many has many, and is asked with every input.
@@ -66,16 +64,15 @@ impl Links {
             let dial = if at_once { now } else { now.after(pace.first_us()) };
             links.insert(*peer, Link { dial: Some(dial), ..Link::default() });
         }
-        let most = if is_validator { LINKS_OF_VALIDATOR_MAX } else { LINKS_MAX };
-        Self { validators: validators.to_vec(), most, links, pace, dials_from: now, tallest: 0 }
+        Self { validators: validators.to_vec(), links, pace, dials_from: now, tallest: 0 }
     }
 
     /// Notes a connection. False when it is refused: the peer is barred, or there are too many.
     pub(crate) fn connected(&mut self, peer: PeerId, now: Time) -> bool {
         self.dials_from = Time::default();
-        if !self.links.contains_key(&peer) && self.links.len() >= self.most {
+        if !self.links.contains_key(&peer) && self.links.len() >= LINKS_MAX {
             self.links.retain(|_, link| link.up || link.dial.is_some());
-            if self.links.len() >= self.most {
+            if self.links.len() >= LINKS_MAX {
                 return false;
             }
         }
@@ -122,7 +119,7 @@ impl Links {
         }
         self.links.retain(|_, link| link.up || link.dial.is_some() || now < link.barred_until);
         for peer in neighbours {
-            if !self.links.contains_key(peer) && self.links.len() >= self.most {
+            if !self.links.contains_key(peer) && self.links.len() >= LINKS_MAX {
                 return;
             }
             let link = self.links.entry(*peer).or_default();

@@ -52,6 +52,8 @@ fn what_is_announced_is_bounded_and_given_up_when_its_round_is_over() {
     for message in others {
         assert_eq!(fetches(&world.tell(2, liar, message)), vec![]);
     }
+    let held = world.peer(2).model().unwrap().state_root;
+    assert_eq!(fetches(&world.tell(2, liar, made(round, held, 10))), vec![], "it is here, and says nothing");
     assert_eq!(fetches(&world.tell(2, identity(8).id(), made(round, payload, 10))), vec![], "a stranger");
     assert_eq!(fetches(&world.tell(2, liar, made(round, payload, 10))), vec![(payload, &[liar][..])]);
     assert_eq!(fetches(&world.tell(2, liar, made(round, Hash([8; 32]), 10))), vec![], "it may say so once");
